@@ -1,0 +1,1 @@
+"""The data holder's node. Rounds over a network are not part of this release; see ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""Recordings to features: reading, corpora, manifests, quality, segmentation, features, normalisation, cache."""

@@ -1,0 +1,80 @@
+"""The ``fedser`` command: assembles the command groups and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+# Flower and Ray send telemetry unless told otherwise before their first import.
+for _name, _value in {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}.items():
+    os.environ[_name] = _value
+
+import typer
+
+from fedser import console
+from fedser.commands import adapt, bench, bundle, corpus, demo, doctor, keys, predict, report, segment, simulate, train
+from fedser.errors import FedserError
+
+app = typer.Typer(
+    help="Federated, source-free, privacy-preserving adaptation of speech-emotion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fedser import __version__
+
+        typer.echo(f"fedser {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Federated, source-free, privacy-preserving adaptation of speech-emotion models."""
+
+
+app.command("demo")(demo.demo)
+app.add_typer(corpus.app, name="corpus")
+app.command("segment")(segment.segment)
+app.command("train")(train.train)
+app.add_typer(keys.app, name="keys")
+app.add_typer(bundle.app, name="bundle")
+app.command("adapt")(adapt.adapt)
+app.command("predict")(predict.predict)
+app.command("simulate")(simulate.simulate)
+app.command("bench")(bench.bench)
+app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; exit with the code of the error, without a traceback."""
+    as_json = any(
+        argument == "--format=json" or (argument == "--format" and following == "json")
+        for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+    )
+    try:
+        app()
+    except FedserError as error:
+        sys.exit(console.fail(error, as_json=as_json))
+    except KeyboardInterrupt:
+        console.say("interrupted: nothing was left half-written")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of ``fedser``, one file a group. Heavy imports stand inside the functions: ``--help`` is quick."""

@@ -1,0 +1,161 @@
+"""Every error that fedser raises on purpose.
+
+::
+
+    FedserError                      what happened, what to do, an exit code
+    ├── UsageError            2      the command line asks for something that cannot be
+    ├── ConfigError           3      a configuration file or override does not fit
+    ├── DataError                    recordings, manifests and labels
+    │   ├── NoAudioError     10      nothing to read
+    │   ├── UnknownLabelError 11     an emotion outside the vocabulary
+    │   ├── ManifestError    12      a manifest that does not fit
+    │   ├── AudioError       13      one recording cannot be read
+    │   └── TooLittleDataError 14    too few utterances, speakers or classes
+    ├── BundleError                  source bundles and keys
+    │   ├── BundleFormatError 20     not a bundle, or a damaged one
+    │   ├── SignatureError   21      the signature does not fit, or an unknown signer
+    │   ├── RollbackError    22      older than a version already accepted
+    │   └── KeyFileError     23      a key cannot be read or is not protected
+    ├── FederationError              rounds
+    │   ├── WireError        30      a message that is not on the schema
+    │   ├── PolicyError      31      the site's policy forbids it
+    │   └── QuorumError      32      too few sites answered
+    ├── OutputError          40      a result cannot be written
+    ├── DependencyError      41      an optional package is missing
+    └── DeviceError          42      the device asked for is not there
+
+Each message has two sentences: what happened (`str(error)`) and what to do (`error.hint`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FedserError(Exception):
+    """Root of all deliberate errors.
+
+    Args:
+        message: one sentence that says what happened.
+        hint: one sentence that says what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(FedserError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class ConfigError(FedserError):
+    """A configuration file or an override does not fit."""
+
+    exit_code = 3
+
+
+class DataError(FedserError):
+    """Recordings, manifests and labels."""
+
+
+class NoAudioError(DataError):
+    """There is nothing to read at the given place."""
+
+    exit_code = 10
+
+
+class UnknownLabelError(DataError):
+    """An emotion label lies outside the vocabulary; the message names the file."""
+
+    exit_code = 11
+
+
+class ManifestError(DataError):
+    """A manifest row or header does not fit."""
+
+    exit_code = 12
+
+
+class AudioError(DataError):
+    """One recording cannot be read."""
+
+    exit_code = 13
+
+
+class TooLittleDataError(DataError):
+    """Too few utterances, speakers or classes for what was asked."""
+
+    exit_code = 14
+
+
+class BundleError(FedserError):
+    """Source bundles and keys."""
+
+
+class BundleFormatError(BundleError):
+    """The file is not a bundle, or it is damaged."""
+
+    exit_code = 20
+
+
+class SignatureError(BundleError):
+    """The signature does not fit, or the signer is not known."""
+
+    exit_code = 21
+
+
+class RollbackError(BundleError):
+    """The bundle is older than one that was already accepted."""
+
+    exit_code = 22
+
+
+class KeyFileError(BundleError):
+    """A key cannot be read, or its file is open to other users."""
+
+    exit_code = 23
+
+
+class FederationError(FedserError):
+    """Rounds between provider and sites."""
+
+
+class WireError(FederationError):
+    """A message is not on the wire schema."""
+
+    exit_code = 30
+
+
+class PolicyError(FederationError):
+    """The site's policy forbids what was asked."""
+
+    exit_code = 31
+
+
+class QuorumError(FederationError):
+    """Too few sites answered."""
+
+    exit_code = 32
+
+
+class OutputError(FedserError):
+    """A result cannot be written."""
+
+    exit_code = 40
+
+
+class DependencyError(FedserError):
+    """An optional package is not installed."""
+
+    exit_code = 41
+
+
+class DeviceError(FedserError):
+    """The device asked for is not there."""
+
+    exit_code = 42
