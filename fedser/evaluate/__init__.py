@@ -1,0 +1,1 @@
+"""Metrics, protocols, simulation, benchmark and reports."""
