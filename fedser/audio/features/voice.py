@@ -1,0 +1,94 @@
+"""Descriptors of the voice source in voiced frames: perturbation, harmonicity, harmonic differences.
+
+Jitter and shimmer follow their usual definitions (mean absolute difference of consecutive periods, or of
+consecutive peak amplitudes, over their mean), with the pulses found as the largest sample near each expected
+period around the frame's centre.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedser.audio.features import pitch
+from fedser.audio.features.formants import formants
+from fedser.audio.features.frames import SAMPLE_RATE, Group
+
+PULSES = 5  # per frame
+SEARCH = 0.2  # of a period, to both sides of where a pulse is expected
+POINTS = 33  # samples looked at in a search, spread evenly where the period is long
+FLOOR = 1e-9
+FORMANT = (500.0, 1500.0, 2500.0)  # stands in where no peak was found
+
+
+def describe(group: Group, found: pitch.Pitch, power: Tensor) -> dict[str, Tensor]:
+    """Descriptors of the voiced frames, by name; each [V].
+
+    Args:
+        group: the frames' layout.
+        found: F0 of all N frames, of which V are voiced.
+        power: short power spectra of all frames; [N, 257].
+    """
+    voiced = found.voiced
+    f0, strength = found.frequency[voiced], found.strength[voiced]
+    jitter, shimmer = _perturbation(group.signal, group.centres[voiced], SAMPLE_RATE / f0)
+    frequency, bandwidth, there = formants(power[voiced])
+    long = 10.0 * found.power[voiced].clamp_min(FLOOR).log10()
+    first = _harmonic(long, f0, f0)
+    ratio = strength.clamp(1e-4, 0.9999)
+    values = {
+        "semitone": 12.0 * (f0 / 27.5).log2(),
+        "hnr": 10.0 * (ratio / (1.0 - ratio)).log10(),
+        "jitter": jitter,
+        "shimmer": shimmer,
+        "h1_h2": first - _harmonic(long, f0, 2.0 * f0),
+    }
+    for number in range(3):
+        usual = torch.full_like(f0, FORMANT[number])
+        centre = torch.where(there[:, number], frequency[:, number], usual)
+        values[f"f{number + 1}"] = centre
+        values[f"f{number + 1}_width"] = torch.where(there[:, number], bandwidth[:, number], 300.0).clamp_max(
+            1000.0
+        )
+        values[f"h1_a{number + 1}"] = first - _harmonic(long, f0, centre)
+    return values
+
+
+def _harmonic(level: Tensor, f0: Tensor, frequency: Tensor) -> Tensor:
+    """Level of the harmonic of ``f0`` nearest to ``frequency``. [V, F], [V], [V] → [V]."""
+    width = SAMPLE_RATE / pitch.SIZE
+    centre = (frequency / f0).round().clamp_min(1.0) * f0 / width
+    bins = centre.round().long()[:, None] + torch.arange(-2, 3, device=level.device)
+    return level.gather(1, bins.clamp(0, level.shape[1] - 1)).amax(1)
+
+
+def _perturbation(signal: Tensor, centres: Tensor, period: Tensor) -> tuple[Tensor, Tensor]:
+    """Jitter and shimmer of each frame, as ratios; [V] twice.
+
+    Args:
+        signal: all samples; [S].
+        centres: the frames' centres; [V].
+        period: in samples; [V].
+    """
+    # The strongest pulse of the middle period is the anchor; its sign serves for all the others.
+    around = torch.linspace(-0.5, 0.5, 2 * POINTS - 1, device=signal.device)
+    index = centres[:, None] + (around * period[:, None]).round().long()
+    values = signal[index]
+    anchor = values.abs().argmax(1, keepdim=True)
+    sign = values.gather(1, anchor).sign()
+    start = index.gather(1, anchor)
+    order = torch.arange(PULSES, device=signal.device) - PULSES // 2
+    expected = start + (order * period[:, None]).round().long()
+    spread = torch.linspace(-SEARCH, SEARCH, POINTS, device=signal.device) * period[:, None]
+    place = (expected[:, :, None] + spread.round().long()[:, None]).clamp(1, len(signal) - 2)
+    near = signal[place] * sign[:, :, None]
+    best = place.gather(2, near.argmax(2, keepdim=True))[..., 0]
+    left, middle, right = (signal[best + k] * sign for k in (-1, 0, 1))
+    bend = (left - 2.0 * middle + right).clamp_max(-FLOOR)
+    shift = (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
+    height = (middle - 0.25 * (left - right) * shift).clamp_min(0.0)
+    # Positions in float32 lose their fraction in long signals, so whole and fractional parts differ apart.
+    length = best.diff(dim=1) + shift.diff(dim=1)
+    jitter = length.diff(dim=1).abs().mean(1) / length.mean(1).clamp_min(1.0)
+    shimmer = height.diff(dim=1).abs().mean(1) / height.mean(1).clamp_min(FLOOR)
+    return jitter.clamp_max(0.5), shimmer.clamp_max(2.0)
