@@ -1,0 +1,32 @@
+"""The registry of methods: explicit, so that a name from a file or the wire can only choose among these."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from fedser.adapt.ecan import Ecan
+from fedser.adapt.method import Method
+from fedser.adapt.source import Source
+from fedser.config import validate
+from fedser.errors import UsageError
+
+METHODS: dict[str, type[Method]] = {
+    "source": Source,
+    "ecan": Ecan,
+}
+
+
+def make(name: str, options: Mapping[str, object] | None = None) -> Method:
+    """Build a method by name, with options that its settings know.
+
+    Raises:
+        UsageError: there is no method of this name.
+        ConfigError: an option is unknown to the method or out of range.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), METHODS, n=1)
+        meant = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"There is no method '{name}'.{meant}", f"Choose one of {', '.join(METHODS)}.")
+    kind = METHODS[name]
+    return kind(validate(kind.settings_type, dict(options or {}), f"the options of the method {name}"))

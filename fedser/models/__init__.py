@@ -1,0 +1,8 @@
+"""Encoders for functionals and log-mel spectrograms, and the emotion classifier built on them."""
+
+from fedser.models.classifier import EmotionClassifier
+from fedser.models.initialise import initialise
+from fedser.models.linear import LinearClassifier, WeightNormalisedLinear
+from fedser.models.settings import ModelSettings
+
+__all__ = ["EmotionClassifier", "LinearClassifier", "ModelSettings", "WeightNormalisedLinear", "initialise"]

@@ -1,0 +1,139 @@
+"""Encoders: features of an utterance to one vector.
+
+The classes hold plain ``torch.nn`` layers only, so that their parameters have short, stable names and every
+tool for per-sample gradients knows the layers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedser.errors import ConfigError
+from fedser.models.norms import NormKind, map_norm, vector_norm
+from fedser.models.settings import ModelSettings
+
+
+class MlpEncoder(nn.Module):
+    """[linear, norm, ReLU, dropout] × depth, from ``[B, D]`` to ``[B, hidden]``."""
+
+    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        widths = [inputs, *[settings.hidden] * settings.depth]
+        self.layers = nn.Sequential()
+        for before, after in pairwise(widths):
+            self.layers.append(nn.Linear(before, after))
+            self.layers.append(vector_norm(settings.norm, after))
+            self.layers.append(nn.ReLU())
+            self.layers.append(nn.Dropout(settings.dropout))
+        self.outputs = settings.hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode ``[B, D]``."""
+        encoded: Tensor = self.layers(x)
+        return encoded
+
+
+class VggEncoder(nn.Module):
+    """VGG-11 (Simonyan and Zisserman 2015, configuration A) over log-mel ``[B, mels, frames]``.
+
+    Global average pooling takes the place of the three large linear layers, so any length fits. ``width`` is
+    64 in the paper. Output ``[B, 8 · width]``.
+    """
+
+    PLAN = (1, 0, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0)  # channels in units of the width; 0 is a pooling
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.layers = nn.Sequential()
+        channels = 1
+        for factor in self.PLAN:
+            if factor == 0:
+                self.layers.append(nn.MaxPool2d(2, ceil_mode=True))  # short utterances keep a frame
+                continue
+            self.layers.append(nn.Conv2d(channels, factor * settings.width, 3, padding=1))
+            channels = factor * settings.width
+            self.layers.append(map_norm(settings.norm, channels))
+            self.layers.append(nn.ReLU())
+        self.dropout = nn.Dropout(settings.dropout)
+        self.outputs = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode ``[B, mels, frames]``."""
+        pooled: Tensor = self.dropout(self.layers(x.unsqueeze(1)).mean(dim=(2, 3)))
+        return pooled
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut (He et al. 2016); a stride above 1 shrinks mels and frames."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: NormKind) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.first_norm = map_norm(norm, outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second_norm = map_norm(norm, outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, inputs, h, w]`` to ``[B, outputs, ⌈h/stride⌉, ⌈w/stride⌉]``."""
+        inner = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(self.second_norm(self.second(inner)) + self.shortcut(x))
+
+
+class ResidualEncoder(nn.Module):
+    """A small residual net over log-mel ``[B, mels, frames]``: stem, four blocks, global average pooling.
+
+    Output ``[B, 4 · width]``; with the default width about 1.3 million parameters.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        start = settings.width // 2
+        self.stem = nn.Conv2d(1, start, 3, stride=2, padding=1)
+        self.stem_norm = map_norm(settings.norm, start)
+        widths = [start, start, 2 * start, 4 * start, 8 * start]
+        self.blocks = nn.Sequential()
+        for place, (before, after) in enumerate(pairwise(widths)):
+            self.blocks.append(ResidualBlock(before, after, 1 if place == 0 else 2, settings.norm))
+        self.dropout = nn.Dropout(settings.dropout)
+        self.outputs = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode ``[B, mels, frames]``."""
+        stem = functional.relu(self.stem_norm(self.stem(x.unsqueeze(1))))
+        pooled: Tensor = self.dropout(self.blocks(stem).mean(dim=(2, 3)))
+        return pooled
+
+
+Encoder = MlpEncoder | VggEncoder | ResidualEncoder
+
+
+def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
+    """The encoder for features of ``shape`` per utterance: ``(D,)`` or ``(mels, frames)``.
+
+    Raises:
+        ConfigError: the encoder does not take features of this shape.
+    """
+    if settings.encoder == "mlp":
+        if len(shape) != 1:
+            raise ConfigError(
+                f"The encoder mlp takes one vector per utterance, not features of shape {shape}.",
+                "Choose the encoder vgg11 or resnet, or the features functionals.",
+            )
+        return MlpEncoder(shape[0], settings)
+    if len(shape) != 2:
+        raise ConfigError(
+            f"The encoder {settings.encoder} takes log-mel features (mels, frames), not shape {shape}.",
+            "Choose the features logmel, or the encoder mlp.",
+        )
+    return VggEncoder(settings) if settings.encoder == "vgg11" else ResidualEncoder(settings)
+
+
+def touching_input(encoder: Encoder) -> torch.nn.Module:
+    """The one layer whose weights are multiplied with the input itself."""
+    return encoder.stem if isinstance(encoder, ResidualEncoder) else encoder.layers[0]
