@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
-
-# Flower and Ray send telemetry unless told otherwise before their first import.
-for _name, _value in {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}.items():
-    os.environ[_name] = _value
 
 import typer
 

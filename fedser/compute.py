@@ -21,9 +21,7 @@ def device(name: str | None = None) -> torch.device:
         chosen = torch.device(name)
     except RuntimeError:
         raise DeviceError(f"'{name}' is no device name.", "Use cpu, cuda or cuda:0.") from None
-    if chosen.type == "cuda" and not (
-        torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()
-    ):
+    if chosen.type == "cuda" and not (torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()):
         raise DeviceError(f"The device {name} is not available here.", "Use --device cpu, or check the GPU driver.")
     return chosen
 

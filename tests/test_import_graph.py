@@ -31,6 +31,8 @@ LAYERS = {
     "fedser.cli": 9,
 }
 
+FORBIDDEN = {"socket", "http", "urllib", "requests", "pickle"}
+
 
 def unit(module: str) -> str | None:
     """The named part of the map that a module belongs to."""
@@ -80,9 +82,9 @@ def upward(module: str, source: str) -> list[str]:
             wrong.append(f"{module} imports {target}")
         if target.split(".")[0] == "flwr" and not module.startswith("fedser.federation.flower"):
             wrong.append(f"{module} imports {target}: flwr belongs into fedser.federation.flower")
-        if module.startswith("fedser.losses") and target.startswith("fedser.") and not target.startswith("fedser.losses"):
+        if own == "fedser.losses" and target.startswith("fedser") and below != "fedser.losses":
             wrong.append(f"{module} imports {target}: losses know only torch")
-        if module.startswith("fedser.") and target.split(".")[0] in {"socket", "http", "urllib", "requests", "pickle"}:
+        if module.startswith("fedser.") and target.split(".")[0] in FORBIDDEN:
             wrong.append(f"{module} imports {target}")
     return wrong
 

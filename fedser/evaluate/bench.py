@@ -26,7 +26,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from fedser import adapt as adaptation
-from fedser.adapt.method import Schedule
+from fedser.adapt import Schedule
 from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
 from fedser.audio.features import FeatureSettings
@@ -43,9 +43,20 @@ from fedser.models import ModelSettings
 from fedser.train import TrainSettings, fit_linear, train_model
 
 COLUMNS = (
-    "source target method setting encoder features normalisation protocol target_set seed classes "
-    "uar war macro_f1 ece seconds peak_mb chosen_by_guard"
-).split()
+    *(
+        "source",
+        "target",
+        "method",
+        "setting",
+        "encoder",
+        "features",
+        "normalisation",
+        "protocol",
+        "target_set",
+        "seed",
+    ),
+    *("classes", "uar", "war", "macro_f1", "ece", "seconds", "peak_mb", "chosen_by_guard"),
+)
 KEY = ("source", "target", "method", "features", "normalisation", "protocol", "target_set", "seed")
 
 
@@ -72,10 +83,11 @@ class BenchSettings(Settings):
         seeds: a list of seeds, or their number.
         folds: speaker folds of the inductive protocols.
         options: settings by method, over the methods' own defaults.
+        schedule: of every method with gradient steps; each method's own without it.
     """
 
     corpora: dict[str, Path]
-    readers: dict[str, str] = {}
+    readers: dict[str, str] = Field(default_factory=dict)
     pairs: Names = ("all",)
     features: Names = ("functionals",)
     normalisation: Names = ("auto",)
@@ -85,10 +97,10 @@ class BenchSettings(Settings):
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2, 3, 4)
     folds: int = Field(5, ge=2)
     kappa: float = Field(10.0, gt=0)
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
-    schedule: Schedule = Schedule()
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +258,11 @@ def compute(settings: BenchSettings, job: Job, done: frozenset[tuple[str, ...]] 
             target = protocols.target_subset(whole, target_set, job.seed)
             for method in settings.methods:
                 cell = dict(
-                    zip(KEY, (job.source, name, method, job.features, job.normalisation, "", target_set), strict=False)
+                    zip(
+                        KEY,
+                        (job.source, name, method, job.features, job.normalisation, "", target_set),
+                        strict=False,
+                    )
                 ) | {"seed": job.seed}
                 wanted = [p for p in settings.protocol if _key(cell | {"protocol": p}) not in done]
                 rows.extend(_cells(settings, models, target, job, cell, normalisation, wanted))
@@ -254,7 +270,11 @@ def compute(settings: BenchSettings, job: Job, done: frozenset[tuple[str, ...]] 
 
 
 def train_source(
-    settings: BenchSettings, source: SpeechData, classes: tuple[str, ...], rule: NormalisationSettings, seed: int
+    settings: BenchSettings,
+    source: SpeechData,
+    classes: tuple[str, ...],
+    rule: NormalisationSettings,
+    seed: int,
 ) -> protocols.SourceModels:
     """Train classifier and linear peer on one corpus, normalised inside itself."""
     x = SiteNormaliser.fit(source.raw, source.speakers, rule).transform(source.raw, source.speakers)
@@ -335,9 +355,7 @@ def _missing(settings: BenchSettings, job: Job, done: frozenset[tuple[str, ...]]
     )
 
 
-def _remember(
-    settings: BenchSettings, out: Path, data: Mapping[tuple[str, str], SpeechData], command: str
-) -> None:
+def _remember(settings: BenchSettings, out: Path, data: Mapping[tuple[str, str], SpeechData], command: str) -> None:
     """Write the manifest; refuse a folder whose results came from other settings or other recordings."""
     fixed = settings.model_dump(mode="json", include={"folds", "kappa", "options", "model", "train", "schedule"})
     fixed["recordings"] = {

@@ -19,9 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedser.adapt import METHODS
-from fedser.adapt.loop import adapt, probabilities
-from fedser.adapt.method import Method, Schedule
+from fedser.adapt import Method, Schedule, adapt, probabilities
 from fedser.audio.dataset import SpeechData
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.compute import generator
@@ -59,7 +57,8 @@ def shared_classes(source: SpeechData, target: SpeechData) -> tuple[str, ...]:
     both = {e for e in source.emotions if e} & {e for e in target.emotions if e}
     if len(both) < 2:
         raise TooLittleDataError(
-            f"{source.name} and {target.name} share {len(both)} emotions.", "Choose corpora that share at least two."
+            f"{source.name} and {target.name} share {len(both)} emotions.",
+            "Choose corpora that share at least two.",
         )
     return tuple(sorted(both))
 
@@ -120,7 +119,7 @@ def evaluate(
     source: SourceModels,
     target: SpeechData,
     method: Method,
-    schedule: Schedule,
+    schedule: Schedule | None,
     normalisation: NormalisationSettings,
     wanted: Sequence[str],
     *,
@@ -138,7 +137,9 @@ def evaluate(
         normaliser = SiteNormaliser.fit(target.raw, target.speakers, normalisation)
         x = normaliser.transform(target.raw, target.speakers)
         model = _adapted(source, x, method, schedule, seed)
-        outcomes["transductive"] = Outcome(probabilities(model, x, source.temperature), time.perf_counter() - begin)
+        outcomes["transductive"] = Outcome(
+            probabilities(model, x, _temperature(source, model)), time.perf_counter() - begin
+        )
     inductive = [p for p in wanted if p.startswith("inductive")]
     if inductive:
         begin = time.perf_counter()
@@ -156,7 +157,7 @@ def _fold(
     target: SpeechData,
     held: Tensor,
     method: Method,
-    schedule: Schedule,
+    schedule: Schedule | None,
     normalisation: NormalisationSettings,
     wanted: Sequence[str],
     seed: int,
@@ -170,19 +171,19 @@ def _fold(
     answers = {}
     if "inductive" in wanted:
         x = normaliser.transform(unseen.raw, [None] * len(unseen))
-        answers["inductive"] = probabilities(model, x, source.temperature)
+        answers["inductive"] = probabilities(model, x, _temperature(source, model))
     if "inductive_causal" in wanted:
         arrival = torch.randperm(len(unseen), generator=generator("arrival", seed))
         late = unseen.subset(arrival)
-        p = probabilities(model, normaliser.transform_causal(late.raw, late.speakers), source.temperature)
+        p = probabilities(model, normaliser.transform_causal(late.raw, late.speakers), _temperature(source, model))
         answers["inductive_causal"] = torch.zeros_like(p).index_copy(0, arrival, p)
     return answers
 
 
-def _adapted(source: SourceModels, x: Tensor, method: Method, schedule: Schedule, seed: int) -> nn.Module:
+def _adapted(source: SourceModels, x: Tensor, method: Method, schedule: Schedule | None, seed: int) -> nn.Module:
     return adapt(source.classifier, x, method, schedule, seed=seed, linear=source.linear).model
 
 
-def known_methods() -> tuple[str, ...]:
-    """Names of the methods that a benchmark can run."""
-    return tuple(METHODS)
+def _temperature(source: SourceModels, model: nn.Module) -> float:
+    """The temperature was calibrated for the classifier; logistic regression needs none."""
+    return source.temperature if isinstance(model, EmotionClassifier) else 1.0

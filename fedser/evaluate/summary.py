@@ -20,7 +20,11 @@ class Summary:
 
 def summarise(rows: Sequence[Row]) -> Summary:
     """Build one section for each features × target set × protocol, with a UAR and a WAR table."""
-    text = ["# Benchmark", "", "UAR and WAR in percent, mean ± standard deviation over seeds; best of a pair in bold."]
+    text = [
+        "# Benchmark",
+        "",
+        "UAR and WAR in percent, mean ± standard deviation over seeds; best of a pair in bold.",
+    ]
     overall: dict[str, float] = {}
     for section in sorted({tuple(row[name] for name in SECTION) for row in rows}):
         part = [row for row in rows if tuple(row[name] for name in SECTION) == section]
