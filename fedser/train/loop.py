@@ -1,0 +1,92 @@
+"""The training loop itself: one epoch after the other, on normalised features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedser.compute import generator
+from fedser.models import EmotionClassifier
+from fedser.train.settings import TrainSettings
+
+
+def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettings, seed: int) -> Iterator[float]:
+    """Train ``model`` in place; yields the mean loss after each of ``settings.epochs`` epochs.
+
+    Whoever stops listening has stopped the training. Layers with dropout draw from torch's global generator,
+    which the caller forks and seeds; all else comes from ``seed``.
+
+    Args:
+        model: on the device to train on, initialised.
+        x: normalised features [N, *shape], on the same device.
+        y: class numbers [N] on the CPU, all ≥ 0.
+        settings: the recipe.
+        seed: of the order, the noise and the mixup.
+    """
+    draw = generator(seed, "training")
+    beta = np.random.default_rng(generator(seed, "mixup").initial_seed())
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+    )
+    targets = smoothed_targets(y, len(model.classes), settings).to(x.device)
+    steps = max(1, len(y) // settings.batch_size)  # the rest of an epoch's order is left out, another one each time
+    size = min(settings.batch_size, len(y))
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(y), generator=draw)
+        model.train()
+        total = torch.zeros((), device=x.device)
+        for step in range(steps):
+            rate = 0.5 * (1 + math.cos(math.pi * (epoch * steps + step) / (settings.epochs * steps)))
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * rate
+            chosen = order[step * size : (step + 1) * size].to(x.device)
+            batch, wanted = x[chosen], targets[chosen]
+            if settings.mixup:
+                share = float(beta.beta(settings.mixup, settings.mixup))
+                partner = torch.randperm(size, generator=draw).to(x.device)
+                batch, wanted = mix(batch, partner, share), mix(wanted, partner, share)
+            if settings.input_noise:
+                batch = batch + settings.input_noise * torch.randn(batch.shape, generator=draw).to(x.device)
+            loss = soft_cross_entropy(model(batch), wanted)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.detach()
+        model.eval()
+        yield float(total) / steps
+
+
+def smoothed_targets(y: Tensor, classes: int, settings: TrainSettings) -> Tensor:
+    """Targets [N, C]: one-hot, smoothed (Szegedy et al. 2016, sec. 7), and times the weight of the class.
+
+    The weight of class c is N / (C' · N_c) over the C' classes that occur, so that the mean weight is 1.
+    """
+    hot = functional.one_hot(y, classes).float()
+    targets = (1 - settings.label_smoothing) * hot + settings.label_smoothing / classes
+    if not settings.class_weights:
+        return targets
+    counts = hot.sum(0)
+    weights = len(y) / (counts.clamp(min=1) * (counts > 0).sum())
+    return targets * weights[y].unsqueeze(1)
+
+
+def mix(values: Tensor, partner: Tensor, share: float) -> Tensor:
+    """Mixup (Zhang et al. 2018, eq. 1): ``share`` of each row and the rest of its partner's."""
+    return share * values + (1 - share) * values[partner]
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """−mean_i Σ_c targets[i, c] log softmax(logits)[i, c]."""
+    return -(targets * functional.log_softmax(logits, dim=1)).sum(1).mean()
+
+
+def logits_of(model: EmotionClassifier, x: Tensor, size: int = 512) -> Tensor:
+    """Logits [N, C] on the CPU, in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(part) for part in torch.split(x, size)]).cpu()
