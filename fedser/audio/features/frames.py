@@ -28,14 +28,10 @@ def peak_normalised(waveform: np.ndarray) -> Tensor:
         AudioError: no samples, or values that are not numbers.
     """
     if waveform.ndim != 1 or waveform.size == 0:
-        raise AudioError(
-            "An utterance has no samples.", "Leave it out; 'fedser corpus scan' finds such recordings."
-        )
+        raise AudioError("An utterance has no samples.", "Leave it out; 'fedser corpus scan' finds such recordings.")
     x = torch.from_numpy(np.array(waveform, dtype=np.float32))
     if not bool(torch.isfinite(x).all()):
-        raise AudioError(
-            "An utterance holds values that are not numbers.", "Leave it out or convert the file again."
-        )
+        raise AudioError("An utterance holds values that are not numbers.", "Leave it out or convert the file again.")
     x = x / x.abs().max().clamp_min(1e-9)
     x = x - x.mean(dtype=torch.float64).float()
     peak = x.abs().max()
@@ -99,7 +95,7 @@ class Group:
 
 
 def groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of utterances of similar length, at most ``budget`` samples together (at least one utterance)."""
+    """Indices of utterances of similar length: at most ``budget`` samples a group, or one utterance."""
     group: list[int] = []
     total = 0
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):

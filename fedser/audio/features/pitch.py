@@ -20,7 +20,7 @@ WINDOW = 960  # 60 ms: three periods of 50 Hz
 SIZE = 1280  # transform length: window and the longest lag fit without wrapping
 LOWEST, HIGHEST = 60.0, 600.0  # hertz
 CANDIDATES = 7
-VOICING_THRESHOLD = 0.45
+VOICING_THRESHOLD = 0.6
 SILENCE_THRESHOLD = 0.03
 OCTAVE_COST = 0.01
 JUMP_COST = 0.35
@@ -62,9 +62,7 @@ def track(group: Group) -> Pitch:
     """Find F0 in every frame of a group."""
     power, lags, strengths, level = _candidates(group)
     frequency = SAMPLE_RATE / lags
-    unvoiced = VOICING_THRESHOLD + (2.0 - level * (1.0 + VOICING_THRESHOLD) / SILENCE_THRESHOLD).clamp_min(
-        0.0
-    )
+    unvoiced = VOICING_THRESHOLD + (2.0 - level * (1.0 + VOICING_THRESHOLD) / SILENCE_THRESHOLD).clamp_min(0.0)
     local = strengths - OCTAVE_COST * torch.log2(lags * (LOWEST / SAMPLE_RATE))
     local = local.masked_fill(strengths <= 0.0, -1e3)
     local = torch.cat([local, unvoiced[:, None]], 1)

@@ -47,9 +47,7 @@ def describe(group: Group, found: pitch.Pitch, power: Tensor) -> dict[str, Tenso
         usual = torch.full_like(f0, FORMANT[number])
         centre = torch.where(there[:, number], frequency[:, number], usual)
         values[f"f{number + 1}"] = centre
-        values[f"f{number + 1}_width"] = torch.where(there[:, number], bandwidth[:, number], 300.0).clamp_max(
-            1000.0
-        )
+        values[f"f{number + 1}_width"] = torch.where(there[:, number], bandwidth[:, number], 300.0).clamp_max(1000.0)
         values[f"h1_a{number + 1}"] = first - _harmonic(long, f0, centre)
     return values
 
