@@ -40,6 +40,6 @@ def generator(*parts: int | str) -> torch.Generator:
 
     Different paths give independent streams, the same path the same stream on every machine.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    path = repr(parts).encode("utf-8", "surrogatepass")  # quotes and escapes: no two paths look alike
+    seed = int.from_bytes(hashlib.sha256(path).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,28 @@ def corpora() -> Path:
     if missing:
         pytest.skip(f"FEDSER_CORPORA lacks {', '.join(missing)}")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic corpus with manifest.csv: 4 speakers, 3 emotions, 48 short recordings."""
+    from fedser.demo.corpus import CorpusPlan, write_corpus
+
+    folder = tmp_path_factory.mktemp("speech") / "tiny"
+    emotions = ("anger", "neutral", "sadness")
+    write_corpus(folder, CorpusPlan("tiny", speakers=4, utterances=48, emotions=emotions, seconds=(0.6, 0.9)), seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fedser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real ``fedser`` command in a process of its own."""
+
+    def call(*arguments: object, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | extra
+        environment["FEDSER_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        command = [sys.executable, "-m", "fedser.cli", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+    return call
