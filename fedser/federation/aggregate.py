@@ -67,7 +67,8 @@ class FixedPointMean:
         """The mean, float32 [P]; zeros before the first update."""
         if not self._weight:
             return torch.zeros(len(self._sum))
-        return (self._sum.double() / (self._weight * 2**GRID_BITS)).float()
+        mean: Tensor = self._sum.double() / (self._weight * 2**GRID_BITS)
+        return mean.float()
 
 
 def quantise(flat: Tensor) -> Tensor:

@@ -34,19 +34,14 @@ def test_every_order_gives_the_same_bits() -> None:
 
 
 def test_a_plain_float_sum_would_depend_on_the_order() -> None:
-    flats = updates(5)
+    flats = [0.1 * flat for flat in updates(5)]
     sums = {
-        sum((flats[i] for i in order), torch.zeros(50))[3].item()
-        for order in itertools.permutations(range(5))
+        tuple(sum((flats[i] for i in order), torch.zeros(50)).tolist()) for order in itertools.permutations(range(5))
     }
     assert len(sums) > 1
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(-100, 100, width=32), st.integers(1, LARGEST_WEIGHT)), min_size=1, max_size=9
-    )
-)
+@given(st.lists(st.tuples(st.floats(-100, 100, width=32), st.integers(1, LARGEST_WEIGHT)), min_size=1, max_size=9))
 @settings(max_examples=100, deadline=None)
 def test_the_mean_by_a_slow_loop(pairs: list[tuple[float, int]]) -> None:
     flats, weights = [torch.tensor([value]) for value, _ in pairs], [weight for _, weight in pairs]

@@ -1,0 +1,193 @@
+"""The gate: the last hop on the site before the wire. It belongs to the site, not to the study.
+
+Inbound, an order is checked against the site's policy and the signed bundle; outbound, the update is bounded,
+recorded in the audit log and only then handed over. A refusal is a code; the site keeps working.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedser.adapt import make
+from fedser.errors import FedserError
+from fedser.federation import wire
+from fedser.federation.audit import AuditLog
+from fedser.federation.layout import elements, tensor_digest, unpack
+from fedser.federation.policy import Policy
+from fedser.federation.schema import Code, Order, Scalars, Update
+from fedser.federation.stages import LocalData, SiteState
+
+NORM_FLOOR = 0.1  # layers that start at zero (biases) may move as far as if their values were 0.1
+
+
+class Gate:
+    """Checks what comes in and bounds what goes out, by one site's policy.
+
+    Args:
+        site: the site's name; orders for others are refused.
+        policy: the site's.
+        data: for the signed bundle's weights and the amount of data.
+        audit: where each message is recorded before it leaves.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, site: str, policy: Policy, data: LocalData, audit: AuditLog, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._site = site
+        self._policy = policy
+        self._data = data
+        self._audit = audit
+        self._clock = clock
+        self._signed = {name: p.detach().cpu() for name, p in data.model.named_parameters()}
+
+    @property
+    def limits(self) -> wire.Limits:
+        """Message sizes beyond which nothing is parsed: the bundle's own number of parameters."""
+        return wire.Limits(elements=sum(tensor.numel() for tensor in self._signed.values()))
+
+    def admit(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
+        """Check an order that is on the schema and correctly signed; None when it may be carried out."""
+        return (
+            self._addressed(order, state)
+            or self._work(order, state)
+            or self._method(order)
+            or self._layout(order)
+            or self._weights(order, flat)
+            or self._enough_data()
+        )
+
+    def _addressed(self, order: Order, state: SiteState) -> Code | None:
+        if order.expires < self._clock():
+            return Code.EXPIRED
+        if order.site != self._site:
+            return Code.OTHER_SITE
+        if order.study != state.study:
+            return Code.OTHER_STUDY
+        if (order.round, order.attempt) <= (state.round, state.attempt):
+            return Code.STALE
+        return None
+
+    def _work(self, order: Order, state: SiteState) -> Code | None:
+        work, policy = order.work, self._policy
+        least = policy.steps_min if order.phase == "train" else 0
+        allowed = (
+            least <= work.steps <= policy.steps_max
+            and 1 <= work.total <= policy.total_max
+            and policy.batch_min <= work.batch_size <= policy.batch_max
+            and 0 < work.learning_rate <= policy.learning_rate_max
+        )
+        if not allowed:
+            return Code.WORK
+        return Code.ROUNDS_SPENT if state.rounds >= policy.rounds else None
+
+    def _method(self, order: Order) -> Code | None:
+        if self._policy.methods is not None and order.method not in self._policy.methods:
+            return Code.METHOD
+        try:
+            make(order.method, order.options)
+        except FedserError:
+            return Code.METHOD
+        return None
+
+    def _layout(self, order: Order) -> Code | None:
+        for name, shape in order.layout:
+            if name not in self._signed or tuple(self._signed[name].shape) != shape:
+                return Code.LAYOUT
+        if order.phase == "finish":  # its answer holds no tensor
+            return None
+        allowed = self._policy.may_leave(self._signed, self._data.model.first_layer())
+        return None if {name for name, _ in order.layout} <= allowed else Code.LAYOUT
+
+    def _weights(self, order: Order, flat: Tensor) -> Code | None:
+        if not bool(torch.isfinite(flat).all()):
+            return Code.NOT_FINITE
+        for name, tensor in unpack(flat, order.layout).items():
+            signed = self._signed[name].double()
+            floor = NORM_FLOOR * math.sqrt(signed.numel())
+            if float((tensor.double() - signed).norm()) > self._policy.radius * max(float(signed.norm()), floor):
+                return Code.RADIUS
+        return None
+
+    def _enough_data(self) -> Code | None:
+        policy, data = self._policy, self._data
+        enough = len(data.x) >= policy.utterances_min and data.speakers >= policy.speakers_min
+        return None if enough else Code.TOO_LITTLE_DATA
+
+    def kept(self, order: Order) -> frozenset[str]:
+        """Parameters that training must leave as the bundle has them: those that do not travel, by policy."""
+        if self._policy.own_layers == "adapt":
+            return frozenset()
+        return frozenset(self._signed) - {name for name, _ in order.layout}
+
+    def bound(self, order: Order, flat: Tensor, scalars: Scalars | None) -> tuple[Update, Tensor] | None:
+        """The update as it may leave: clipped, counts and scalars by policy; None if it must not.
+
+        Args:
+            order: the order that it answers.
+            flat: the change, float32 [P]; empty for an order to finish.
+            scalars: the site's figures, or None.
+        """
+        expected = elements(order.layout) if order.phase == "train" else 0
+        if tuple(flat.shape) != (expected,) or not bool(torch.isfinite(flat).all()):
+            return None
+        norm = float(flat.double().norm())
+        if norm > self._policy.clip:
+            flat = (flat.double() * (self._policy.clip / norm)).float()
+        training = order.phase == "train"
+        update = Update(
+            protocol=1,
+            order_digest=wire.order_digest(order),
+            tensor_digest=tensor_digest(flat),
+            utterances=self._policy.coarse(len(self._data.x)) if training else None,
+            scalars=_rounded(scalars) if scalars and training and self._policy.scalars else None,
+        )
+        return update, flat
+
+    def record(self, order: Order, update: Update, flat: Tensor, reply: bytes) -> None:
+        """Write what is about to leave into the audit log, through to the disk.
+
+        Raises:
+            OutputError: it cannot be written, and then nothing may leave.
+        """
+        self._audit.append(
+            {
+                "time": int(self._clock()),
+                "event": "update" if order.phase == "train" else "finished",
+                "study": order.study,
+                "round": order.round,
+                "attempt": order.attempt,
+                "order": update.order_digest,
+                "bytes": len(reply),
+                "sha256": hashlib.sha256(reply).hexdigest(),
+                "tensors": len(order.layout) if len(flat) else 0,
+                "values": len(flat),
+                "norm": round(float(flat.double().norm()), 6),
+                "utterances": update.utterances,
+                "scalars": update.scalars is not None,
+            }
+        )
+
+    def record_refusal(self, code: Code, digest: str | None) -> None:
+        """Write down that an order was refused.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._audit.append({"time": int(self._clock()), "event": "refusal", "code": code.name, "order": digest})
+
+
+def _rounded(scalars: Scalars) -> Scalars:
+    return replace(
+        scalars,
+        loss=round(scalars.loss, 3),
+        confidence=round(scalars.confidence, 3),
+        diversity=round(scalars.diversity, 3),
+    )

@@ -1,0 +1,69 @@
+"""What a site allows: its owner writes it, beside the data; nothing of it ever comes from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from pydantic import Field
+
+from fedser.config import Settings
+
+Leave = Literal["all", "all_but_first", "head", "none"]
+
+
+class Policy(Settings):
+    """The site's policy. Ranges have lower bounds too: an update over few utterances or one step tells more.
+
+    Attributes:
+        methods: names of methods that may run here; all installed ones when None.
+        steps_min, steps_max: local steps of one order.
+        total_max: steps of the whole schedule.
+        batch_min, batch_max: utterances a step. A site smaller than a batch takes all it has.
+        learning_rate_max: largest learning rate of an order.
+        rounds: orders answered in one study.
+        clip: largest L2 norm of an update; a longer one is scaled down to it.
+        radius: how far inbound weights may lie from the signed bundle's, layer by layer: at most ``radius``
+            times the layer's own norm (at least 0.1 times the square root of its size).
+        leave: which tensors may leave: ``all`` adaptable ones, ``all_but_first`` layer (whose updates carry
+            the inputs), the ``head`` alone, or ``none``.
+        own_layers: what training does to layers that do not travel: ``keep`` them as the bundle has them, or
+            ``adapt`` them to this site.
+        counts: whether the number of utterances may leave, rounded to ``count_unit``.
+        scalars: whether the named scalars may leave.
+        utterances_min, speakers_min: the least data for taking part; unknown speakers count as one.
+    """
+
+    methods: tuple[str, ...] | None = None
+    steps_min: int = Field(default=1, ge=1)
+    steps_max: int = Field(default=10_000, ge=1)
+    total_max: int = Field(default=100_000, ge=1)
+    batch_min: int = Field(default=16, ge=2)
+    batch_max: int = Field(default=1024, ge=2)
+    learning_rate_max: float = Field(default=0.1, gt=0)
+    rounds: int = Field(default=200, ge=1)
+    clip: float = Field(default=20.0, gt=0)
+    radius: float = Field(default=1.0, gt=0)
+    leave: Leave = "all_but_first"
+    own_layers: Literal["keep", "adapt"] = "keep"
+    counts: bool = True
+    count_unit: int = Field(default=50, ge=1)
+    scalars: bool = True
+    utterances_min: int = Field(default=8, ge=1)
+    speakers_min: int = Field(default=1, ge=1)
+
+    def may_leave(self, adaptable: Collection[str], first_layer: Collection[str]) -> frozenset[str]:
+        """The names, out of a model's adaptable ones, that may leave."""
+        if self.leave == "all":
+            return frozenset(adaptable)
+        if self.leave == "all_but_first":
+            return frozenset(adaptable) - frozenset(first_layer)
+        if self.leave == "head":
+            return frozenset(name for name in adaptable if name.startswith("head."))
+        return frozenset()
+
+    def coarse(self, utterances: int) -> int | None:
+        """The count that may leave: rounded to ``count_unit``, at least one unit; None where it may not."""
+        if not self.counts:
+            return None
+        return max(round(utterances / self.count_unit), 1) * self.count_unit

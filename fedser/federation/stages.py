@@ -1,0 +1,167 @@
+"""One round as stages, the same in simulation and over a network.
+
+site step   = (tensors, order, local data, site state) → (update, site state)
+server step = (tensors, updates, server state) → (tensors, server state)
+
+A round is a list of stages on either side; masking or noise is one more stage in the list, not another path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fedser.federation.aggregate import RULES, Weighting, weight_of
+from fedser.federation.schema import Order, Scalars, Update
+from fedser.models import EmotionClassifier, LinearClassifier
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """What a site has and never sends.
+
+    Attributes:
+        model: the classifier as the signed bundle holds it.
+        x: normalised features [N, \\*shape].
+        speakers: how many speakers the utterances come from; 1 where unknown.
+        class_mask: bool [C], true for the classes that can occur; None means all.
+        linear: the bundle's logistic regression, for methods that start from it.
+    """
+
+    model: EmotionClassifier
+    x: Tensor
+    speakers: int = 1
+    class_mask: Tensor | None = None
+    linear: LinearClassifier | None = None
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """What a site carries from order to order.
+
+    Attributes:
+        study: the federation that it takes part in.
+        round, attempt: of the last order it answered; (0, 0) before the first.
+        rounds: orders answered in this study.
+        order_digest: of that order, and ``reply`` the bytes that went out: a repeat gets the same bytes.
+        own: tensors that stay here: normalisation buffers, and layers that do not travel.
+        personal: the site's own final model, all its tensors; empty before the last order.
+    """
+
+    study: str
+    round: int = 0
+    attempt: int = 0
+    rounds: int = 0
+    order_digest: str = ""
+    reply: bytes = b""
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    personal: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteWork:
+    """What the site's stages hand on to each other.
+
+    Attributes:
+        tensors: what came with the order, flat float32 [P].
+        keep: names of parameters that training must leave alone.
+        update: the change so far, flat float32 [P]; empty before a stage made one.
+        scalars: the figures that may go with it.
+    """
+
+    order: Order
+    tensors: Tensor
+    data: LocalData
+    state: SiteState
+    keep: frozenset[str] = frozenset()
+    update: Tensor = field(default_factory=lambda: torch.zeros(0))
+    scalars: Scalars | None = None
+
+
+@dataclass(frozen=True)
+class Received:
+    """One site's validated update."""
+
+    site: str
+    update: Update
+    flat: Tensor
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the provider carries from round to round: the server's momentum, flat float32 [P]."""
+
+    velocity: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ServerWork:
+    """What the server's stages hand on: the tensors before the round, the updates, and the joint update.
+
+    ``updates`` can be read once, by the stage that joins them.
+    """
+
+    tensors: Tensor
+    updates: Iterable[Received]
+    state: ServerState
+    joint: Tensor
+
+
+SiteStage = Callable[[SiteWork], SiteWork]
+ServerStage = Callable[[ServerWork], ServerWork]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The stages of a round, in order, on the sites and on the server."""
+
+    site: tuple[SiteStage, ...]
+    server: tuple[ServerStage, ...]
+
+
+def site_step(stages: Sequence[SiteStage], work: SiteWork) -> SiteWork:
+    """Run a site's stages; the result holds the update and the new state."""
+    for stage in stages:
+        work = stage(work)
+    return work
+
+
+def server_step(
+    stages: Sequence[ServerStage], tensors: Tensor, updates: Iterable[Received], state: ServerState
+) -> tuple[Tensor, ServerState]:
+    """Run the server's stages on validated updates; returns the new flat tensor [P] and state."""
+    work = ServerWork(tensors, updates, state, torch.zeros_like(tensors))
+    for stage in stages:
+        work = stage(work)
+    return work.tensors, work.state
+
+
+def average(rule: str = "mean", weighting: Weighting = "uniform") -> ServerStage:
+    """Make the joint update from the sites' updates by an aggregation rule."""
+
+    def stage(work: ServerWork) -> ServerWork:
+        accumulator = RULES[rule](len(work.tensors))
+        for received in work.updates:
+            accumulator.add(received.flat, weight_of(received.update.utterances, weighting))
+        return replace(work, joint=accumulator.result())
+
+    return stage
+
+
+def apply_update(momentum: float = 0.0, rate: float = 1.0) -> ServerStage:
+    """Move the tensors by the joint update: v ← μ·v + Δ, w ← w + η·v.
+
+    Server momentum, Hsu et al. 2019, "Measuring the effects of non-identical data distribution", eq. 2; with
+    μ = 0 and η = 1 it is federated averaging.
+    """
+
+    def stage(work: ServerWork) -> ServerWork:
+        velocity = work.joint
+        if momentum and work.state.velocity is not None:
+            velocity = momentum * work.state.velocity + work.joint
+        return replace(work, tensors=work.tensors + rate * velocity, state=ServerState(velocity))
+
+    return stage
