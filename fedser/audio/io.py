@@ -49,9 +49,7 @@ def read(
     with opened(path) as sound:
         first, count = bounds(path, sound.frames, sound.samplerate, start, end)
         if channel is not None and not 0 <= channel < sound.channels:
-            raise AudioError(
-                f"{path} has no channel {channel}: it has {sound.channels}.", "Channels count from 0."
-            )
+            raise AudioError(f"{path} has no channel {channel}: it has {sound.channels}.", "Channels count from 0.")
         rate = int(sound.samplerate)
         frames = _frames(sound, first, count)
     wave = frames[:, channel] if channel is not None else frames.mean(axis=1)

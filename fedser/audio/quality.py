@@ -1,7 +1,7 @@
 """Which recordings can be used, and why the others cannot: nothing is dropped silently.
 
 Set aside (quarantined): ``missing``, ``unreadable``, ``empty``, ``corrupt``, ``wrong_header``,
-``no_channel``, ``out_of_range``, ``too_short``, ``silent``, ``duplicate``, and what a corpus reader sets aside.
+``no_channel``, ``out_of_range``, ``too_short``, ``silent``, ``duplicate``, and what a reader sets aside.
 Flagged and kept: ``clipped``, and ``odd_rate`` for a lone file whose rate differs from all the others'.
 """
 
@@ -175,9 +175,7 @@ def _sort(
         if part.clipped >= CLIPPED:
             flagged.append(Finding(utterance, "clipped", f"{100 * part.clipped:.2f} % of it at full scale"))
         if usual is not None and recording.rate != usual:
-            flagged.append(
-                Finding(utterance, "odd_rate", f"{recording.rate} Hz, nearly all others {usual} Hz")
-            )
+            flagged.append(Finding(utterance, "odd_rate", f"{recording.rate} Hz, nearly all others {usual} Hz"))
     channels = Counter(recording.channels for recording in recordings.values())
     return Inspection(
         tuple(kept),

@@ -58,6 +58,7 @@ def resolve(
     speaker_from: str | None = None,
     need_labels: bool = False,
     mapping: Mapping[str, str] | None = None,
+    ignore: Path | None = None,
 ) -> Recordings:
     """Find the utterances of a folder, a manifest or a single recording.
 
@@ -67,6 +68,7 @@ def resolve(
         speaker_from: see :func:`fedser.audio.speakers.speaker_rule`; overrides declared speakers.
         need_labels: whether recordings without any labels are an error.
         mapping: label translations, see :func:`fedser.audio.labels.emotion`.
+        ignore: a manifest inside the folder that does not count: the one about to be written anew.
 
     Raises:
         NoAudioError: there is nothing to read, or no recording of the named corpus.
@@ -76,10 +78,17 @@ def resolve(
     """
     chosen = _named(corpus)
     rule = speaker_rule(speaker_from) if speaker_from is not None else None
-    found = _declared(directory, mapping) or _from_files(directory, chosen, corpus, need_labels)
+    found = _declared(directory, mapping, ignore) or _from_files(directory, chosen, corpus, need_labels)
     if need_labels and not any(utterance.emotion for utterance in found.utterances):
         raise UnknownLabelError(f"{directory}: the recordings have no emotion labels.", RULES)
-    return rule(found) if rule else found
+    return rule(found) if rule else _honest(found)
+
+
+def _honest(found: Recordings) -> Recordings:
+    """Say so where no speaker is known."""
+    if any(utterance.speaker for utterance in found.utterances):
+        return found
+    return replace(found, speakers_from="nothing: the speakers are unknown")
 
 
 def _named(corpus: str | None) -> Corpus | None:
@@ -95,14 +104,14 @@ def _named(corpus: str | None) -> Corpus | None:
     raise UsageError(f"There is no corpus reader '{corpus}'.{guess}", f"Use one of {', '.join(CORPORA)}.")
 
 
-def _declared(directory: Path, mapping: Mapping[str, str] | None) -> Recordings | None:
+def _declared(directory: Path, mapping: Mapping[str, str] | None, ignore: Path | None) -> Recordings | None:
     """Rule 1: a manifest or a database that declares its utterances."""
-    if directory.is_file() and manifest.is_manifest(directory):
-        source: Path | None = directory
-    else:
-        source = next((directory / name for name in manifest.NAMES if (directory / name).is_file()), None)
-    if source is not None:
-        return Recordings(directory, manifest.read(source, mapping), "manifest", "the manifest")
+    inside = [directory / name for name in manifest.NAMES]
+    candidates = [directory] if manifest.is_manifest(directory) else inside
+    skipped = ignore.absolute() if ignore else None
+    for source in candidates:
+        if source.is_file() and (source == directory or source.absolute() != skipped):
+            return Recordings(directory, manifest.read(source, mapping), "manifest", "the manifest")
     if (directory / audformat.HEADER).is_file():
         return Recordings(directory, audformat.read(directory, mapping), "audformat", "the database")
     return None
@@ -126,7 +135,7 @@ def _from_files(directory: Path, chosen: Corpus | None, name: str | None, need_l
             )
         return Recordings(directory, utterances, reader, f"the corpus {reader}", (*left, *aside))
     utterances, reader = _by_folders(root, paths, need_labels)
-    return Recordings(directory, utterances, reader, "nothing: the speakers are unknown", tuple(aside))
+    return Recordings(directory, utterances, reader, "nothing", tuple(aside))
 
 
 def _recordings(directory: Path) -> folder.Found:
