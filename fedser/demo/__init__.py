@@ -1,0 +1,1 @@
+"""Synthetic emotional speech and the demonstration that needs no download."""
