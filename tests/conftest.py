@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,37 @@ def fedser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
     return call
+
+
+@dataclass(frozen=True)
+class SignedBundle:
+    """A small bundle on disk and the public key of its signer."""
+
+    path: Path
+    signer: str
+
+
+@pytest.fixture(scope="session")
+def signed(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> SignedBundle:
+    """A bundle trained on ``speech`` for a few epochs, by the real pipeline."""
+    from fedser import bundle
+    from fedser.audio import dataset
+    from fedser.audio.features import FeatureSettings
+    from fedser.bundle import keys
+    from fedser.models import ModelSettings
+    from fedser.train import TrainSettings, train_bundle
+
+    folder = tmp_path_factory.mktemp("bundle")
+    key = keys.create(folder / "key")
+    data = dataset.load(speech, FeatureSettings(), cache=tmp_path_factory.getbasetemp() / "cache")
+    source = train_bundle(
+        {"tiny": data},
+        key=key,
+        name="tiny",
+        licence="none: synthetic speech",
+        model=ModelSettings(hidden=16, bottleneck=8),
+        settings=TrainSettings(epochs=8, early_stop=False),
+    )
+    path = folder / "tiny.safetensors"
+    bundle.write(path, source.header, source.tensors, key)
+    return SignedBundle(path, key.public_hex)

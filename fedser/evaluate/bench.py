@@ -313,10 +313,10 @@ def _scores(outcome: protocols.Outcome, labels: torch.Tensor) -> Row:
     p, count = outcome.probabilities, outcome.probabilities.shape[1]
     guess = p.argmax(1)
     return {
-        "uar": round(metrics.uar(labels, guess, count), 6),
+        "uar": round(metrics.uar(labels, guess), 6),
         "war": round(metrics.war(labels, guess), 6),
-        "macro_f1": round(metrics.macro_f1(labels, guess, count), 6),
-        "ece": round(metrics.ece(labels, p), 6),
+        "macro_f1": round(metrics.macro_f1(labels, guess), 6),
+        "ece": round(metrics.ece(p, labels), 6),
         "confusion": metrics.confusion(labels, guess, count).tolist(),
     }
 

@@ -169,11 +169,11 @@ def score(data: SpeechData, site: SiteModel, answer: Answer, bundle: Bundle) -> 
     before = SiteModel(site.header, bundle.classifier(), site.normaliser)
     plain = before.answer(data.raw[known], [s for s, k in zip(data.speakers, known.tolist(), strict=True) if k])
     return {
-        "uar": metrics.uar(y, guess, len(classes)),
+        "uar": metrics.uar(y, guess),
         "war": metrics.war(y, guess),
-        "macro_f1": metrics.macro_f1(y, guess, len(classes)),
-        "ece": metrics.ece(y, p),
-        "source_uar": metrics.uar(y, plain.probabilities.argmax(1), len(classes)),
+        "macro_f1": metrics.macro_f1(y, guess),
+        "ece": metrics.ece(p, y),
+        "source_uar": metrics.uar(y, plain.probabilities.argmax(1)),
         "scored": int(known.sum()),
         "confusion": confusion.tolist(),
         "recall": {
