@@ -18,6 +18,7 @@ from fedser.errors import AudioError
 
 SAMPLE_RATE = 16_000
 HOP = 160  # 10 ms
+BLOCK = 2048  # frames
 MARGIN = 640  # zeros around each utterance: at least half the longest window
 
 
@@ -72,9 +73,15 @@ class Group:
         signal, centre = torch.cat(pieces).to(device), torch.cat(centres).to(device)
         return cls(signal, centre, tuple(counts), seconds.to(device))
 
-    def frames(self, length: int) -> Tensor:
-        """The frames of ``length`` samples around the centres; [N, length]."""
-        return self.signal.unfold(0, length, 1)[self.centres - length // 2]
+    def blocks(self, length: int, chosen: Tensor | None = None) -> Iterator[Tensor]:
+        """Frames of ``length`` samples around the centres, or the chosen centres, in blocks [≤ BLOCK, length].
+
+        Blocks keep the working set inside the processor's cache, and the memory for an hour's recording small.
+        """
+        windows = self.signal.unfold(0, length, 1)
+        centres = self.centres if chosen is None else self.centres[chosen]
+        for start in range(0, len(centres), BLOCK):
+            yield windows[centres[start : start + BLOCK] - length // 2]
 
     def padded(self, rows: Tensor) -> Tensor:
         """Frame values [N, ...] as one padded row an utterance [B, T, ...], zeros behind each end."""

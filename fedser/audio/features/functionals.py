@@ -45,10 +45,9 @@ def names() -> list[str]:
 def functionals(waveforms: Sequence[Tensor], device: torch.device) -> Tensor:
     """The vectors of a group of utterances (peak-normalised, 16 kHz); float32 [B, D]."""
     group = Group.of(waveforms, device)
-    power = spectrum.power_spectrum(group)
     found = pitch.track(group)
-    every = spectrum.describe(group, power)
-    source = {name: _scattered(v, found.voiced) for name, v in voice.describe(group, found, power).items()}
+    every = spectrum.describe(group)
+    source = {name: _scattered(v, found.voiced) for name, v in voice.describe(group, found).items()}
     mask, voiced = group.mask(), group.padded(found.voiced)
     unvoiced = mask & ~voiced
 

@@ -24,7 +24,7 @@ def logmel(waveforms: Sequence[Tensor], mels: int, seconds: float, device: torch
     """
     group = Group.of(waveforms, device)
     bank = mel_bank(mels, SIZE, 20.0, SAMPLE_RATE / 2).to(device)
-    level = (spectrum.power_spectrum(group) @ bank).clamp_min(FLOOR).log()
+    level = torch.cat([(power @ bank).clamp_min(FLOOR).log() for power in spectrum.spectra(group)])
     wanted = frames(seconds)
     floor = float(torch.tensor(FLOOR).log())
     rows = [_fitted(row.T, wanted, floor) for row in torch.split(level, list(group.counts))]

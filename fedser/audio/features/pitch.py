@@ -8,6 +8,7 @@ changes of voicing (eq. 27). The costs are his; the spectrum is limited to where
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,12 +21,11 @@ WINDOW = 960  # 60 ms: three periods of 50 Hz
 SIZE = 1280  # transform length: window and the longest lag fit without wrapping
 LOWEST, HIGHEST = 60.0, 600.0  # hertz
 CANDIDATES = 7
-VOICING_THRESHOLD = 0.6
-SILENCE_THRESHOLD = 0.03
+VOICING_THRESHOLD = 0.7
+SILENCE_THRESHOLD = 0.1
 OCTAVE_COST = 0.01
 JUMP_COST = 0.35
 VOICING_COST = 0.14
-BLOCK = 2048  # frames per transform: keeps the working set inside the processor's cache
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,11 @@ class Pitch:
         frequency: hertz, 0 where unvoiced; [N].
         strength: normalised autocorrelation at the chosen period (the best one where unvoiced), 0 … 1; [N].
         voiced: bool [N].
-        power: power spectrum of the 60 ms frames, bins of 12.5 Hz; [N, SIZE/2+1].
     """
 
     frequency: Tensor
     strength: Tensor
     voiced: Tensor
-    power: Tensor
 
 
 @lru_cache(maxsize=4)
@@ -60,7 +58,7 @@ def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 def track(group: Group) -> Pitch:
     """Find F0 in every frame of a group."""
-    power, lags, strengths, level = _candidates(group)
+    lags, strengths, level = _candidates(group)
     frequency = SAMPLE_RATE / lags
     unvoiced = VOICING_THRESHOLD + (2.0 - level * (1.0 + VOICING_THRESHOLD) / SILENCE_THRESHOLD).clamp_min(0.0)
     local = strengths - OCTAVE_COST * torch.log2(lags * (LOWEST / SAMPLE_RATE))
@@ -74,26 +72,44 @@ def track(group: Group) -> Pitch:
         frequency=torch.where(voiced, frequency.gather(1, chosen)[:, 0], 0.0),
         strength=strengths.gather(1, chosen)[:, 0],
         voiced=voiced,
-        power=power,
     )
 
 
-def _candidates(group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Power spectra [N, F], periods in samples and their strengths [N, K], relative peak level [N]."""
-    window, own, weight = _tables(group.signal.device)
-    frames = group.frames(WINDOW)
-    powers, lags, strengths = [], [], []
-    for block in torch.split(frames, BLOCK):
+def spectra(group: Group, chosen: Tensor | None = None) -> Iterator[Tensor]:
+    """Power spectra of the 60 ms frames, block by block, in bins of 12.5 Hz; [≤ BLOCK, SIZE/2+1]."""
+    window = _tables(group.signal.device)[0]
+    for block in group.blocks(WINDOW, chosen):
         spectrum = torch.fft.rfft(block * window, SIZE)
-        power = spectrum.real.square() + spectrum.imag.square()
+        yield spectrum.real.square() + spectrum.imag.square()
+
+
+def periodicity(power: Tensor, frequency: Tensor) -> Tensor:
+    """Share of the power that repeats with the period, over the whole band (Boersma, eq. 4).
+
+    Args:
+        power: as :func:`spectra` yields it; [V, SIZE/2+1].
+        frequency: F0 in hertz; [V].
+    """
+    own = _tables(power.device)[1]
+    correlation = torch.fft.irfft(power, SIZE)[:, : len(own)]
+    correlation = correlation / (correlation[:, :1].clamp_min(1e-9) * own)
+    lag = (SAMPLE_RATE / frequency).round().long()[:, None] + torch.arange(-1, 2, device=power.device)
+    height: Tensor = correlation.gather(1, lag.clamp(0, len(own) - 1)).amax(1)
+    return height
+
+
+def _candidates(group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    """Periods in samples and their strengths [N, K], relative peak level [N]."""
+    _, own, weight = _tables(group.signal.device)
+    lags, strengths = [], []
+    for power in spectra(group):
         correlation = torch.fft.irfft(power * weight, SIZE)[:, : len(own)]
         correlation = correlation / (correlation[:, :1].clamp_min(1e-9) * own)
         lag, strength = _peaks(correlation)
-        powers.append(power)
         lags.append(lag)
         strengths.append(strength)
-    level = frames[:, WINDOW // 4 : -WINDOW // 4].abs().amax(1)
-    return torch.cat(powers), torch.cat(lags), torch.cat(strengths), level
+    level = torch.cat([block.abs().amax(1) for block in group.blocks(WINDOW // 2)])
+    return torch.cat(lags), torch.cat(strengths), level
 
 
 def _peaks(correlation: Tensor) -> tuple[Tensor, Tensor]:

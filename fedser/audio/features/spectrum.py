@@ -6,6 +6,7 @@ Affective Computing 7(2), 2016, section 3, where they are given there; the code 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -18,7 +19,6 @@ SIZE = 512
 BANDS = 26
 CEPSTRA = 12
 FLOOR = 1e-8  # power; 80 dB below a full-scale sine
-BLOCK = 4096
 
 
 def mel_bank(bands: int, size: int, lowest: float, highest: float) -> Tensor:
@@ -55,46 +55,46 @@ def _tables(device: torch.device) -> dict[str, Tensor]:
         "bank": mel_bank(BANDS, SIZE, 20.0, 8000.0).double(),
         "cosine": cosine * lifter,
         "equal": equal / equal.max(),
+        "position": band,
     }
     return {name: table.float().to(device) for name, table in tables.items()}
 
 
-def power_spectrum(group: Group) -> Tensor:
-    """Power of the 25 ms frames in bins of 31.25 Hz; a full-scale sine has power 1. [N, 257]."""
+def spectra(group: Group, chosen: Tensor | None = None) -> Iterator[Tensor]:
+    """Power of the 25 ms frames, block by block, in bins of 31.25 Hz; a full-scale sine has 1. [≤ BLOCK, 257]."""
     window = _tables(group.signal.device)["window"]
-    blocks = []
-    for block in torch.split(group.frames(WINDOW), BLOCK):
+    for block in group.blocks(WINDOW, chosen):
         spectrum = torch.fft.rfft(block * window, SIZE)
-        blocks.append(spectrum.real.square() + spectrum.imag.square())
-    return torch.cat(blocks)
+        yield spectrum.real.square() + spectrum.imag.square()
 
 
-def describe(group: Group, power: Tensor) -> dict[str, Tensor]:
-    """Descriptors of every frame, by name; each [N].
+def describe(group: Group) -> dict[str, Tensor]:
+    """Descriptors of all N frames, by name; each [N]."""
+    blocks = [_block(power) for power in spectra(group)]
+    auditory = torch.cat([auditory for auditory, _ in blocks])
+    values = {name: torch.cat([found[name] for _, found in blocks]) for name in blocks[0][1]}
+    values["flux"] = (auditory - group.previous(auditory)).square().sum(1).sqrt()
+    return values
 
-    Args:
-        group: the frames' layout.
-        power: what :func:`power_spectrum` returned; [N, 257].
-    """
+
+def _block(power: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Auditory spectra [n, BANDS] and the descriptors that need one frame only; each [n]."""
     tables = _tables(power.device)
     mel = power @ tables["bank"]
     auditory = (mel * tables["equal"]).clamp_min(FLOOR) ** 0.3
-    log_mel = mel.clamp_min(FLOOR).log()
-    cepstra = log_mel @ tables["cosine"]
     loudness = auditory.sum(1)
-    share = auditory / loudness[:, None]
+    cepstra = mel.clamp_min(FLOOR).log() @ tables["cosine"]
     found = {
         "loudness": loudness,
         "level": _decibel(power.sum(1)),
-        "flux": (auditory - group.previous(auditory)).square().sum(1).sqrt(),
         "alpha": _decibel(_band(power, 50, 1000)) - _decibel(_band(power, 1000, 5000)),
         "hammarberg": _decibel(_peak(power, 0, 2000)) - _decibel(_peak(power, 2000, 5000)),
         "slope_0_500": _slope(power, 0, 500),
         "slope_500_1500": _slope(power, 500, 1500),
-        "centroid": share @ torch.arange(BANDS, device=power.device, dtype=torch.float32),
+        "centroid": auditory @ tables["position"] / loudness,
     }
     found |= {f"mfcc{k + 1}": cepstra[:, k] for k in range(CEPSTRA)}
-    return found
+    return auditory, found
 
 
 def _decibel(power: Tensor) -> Tensor:

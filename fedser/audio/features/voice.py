@@ -1,4 +1,4 @@
-"""Descriptors of the voice source in voiced frames: perturbation, harmonicity, harmonic differences.
+"""Descriptors of the voice source in voiced frames: perturbation, harmonicity, harmonic differences, formants.
 
 Jitter and shimmer follow their usual definitions (mean absolute difference of consecutive periods, or of
 consecutive peak amplitudes, over their mean), with the pulses found as the largest sample near each expected
@@ -10,10 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedser.audio.features import pitch
+from fedser.audio.features import pitch, spectrum
 from fedser.audio.features.formants import formants
-from fedser.audio.features.frames import SAMPLE_RATE, Group
+from fedser.audio.features.frames import BLOCK, SAMPLE_RATE, Group
 
+NAMES = (
+    "semitone", "hnr", "jitter", "shimmer", "h1_h2", "f1", "f2", "f3",
+    "f1_width", "f2_width", "f3_width", "h1_a1", "h1_a2", "h1_a3",
+)  # fmt: skip
 PULSES = 5  # per frame
 SEARCH = 0.2  # of a period, to both sides of where a pulse is expected
 POINTS = 33  # samples looked at in a search, spread evenly where the period is long
@@ -21,34 +25,42 @@ FLOOR = 1e-9
 FORMANT = (500.0, 1500.0, 2500.0)  # stands in where no peak was found
 
 
-def describe(group: Group, found: pitch.Pitch, power: Tensor) -> dict[str, Tensor]:
-    """Descriptors of the voiced frames, by name; each [V].
-
-    Args:
-        group: the frames' layout.
-        found: F0 of all N frames, of which V are voiced.
-        power: short power spectra of all frames; [N, 257].
-    """
+def describe(group: Group, found: pitch.Pitch) -> dict[str, Tensor]:
+    """Descriptors of the V voiced frames, by name; each [V]."""
     voiced = found.voiced
-    f0, strength = found.frequency[voiced], found.strength[voiced]
-    jitter, shimmer = _perturbation(group.signal, group.centres[voiced], SAMPLE_RATE / f0)
-    frequency, bandwidth, there = formants(power[voiced])
-    long = 10.0 * found.power[voiced].clamp_min(FLOOR).log10()
-    first = _harmonic(long, f0, f0)
-    ratio = strength.clamp(1e-4, 0.9999)
+    f0 = found.frequency[voiced]
+    values = {name: [f0.new_empty(0)] for name in NAMES}
+    blocks = zip(
+        torch.split(f0, BLOCK),
+        torch.split(group.centres[voiced], BLOCK),
+        pitch.spectra(group, voiced),
+        spectrum.spectra(group, voiced),
+        strict=False,  # without voiced frames there is one empty piece but no block
+    )
+    for f, centres, long, short in blocks:
+        for name, part in _block(group.signal, centres, f, long, short).items():
+            values[name].append(part)
+    return {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def _block(signal: Tensor, centres: Tensor, f0: Tensor, long: Tensor, short: Tensor) -> dict[str, Tensor]:
+    jitter, shimmer = _perturbation(signal, centres, SAMPLE_RATE / f0)
+    frequency, bandwidth, there = formants(short)
+    level = 10.0 * long.clamp_min(FLOOR).log10()
+    first = _harmonic(level, f0, f0)
+    ratio = pitch.periodicity(long, f0).clamp(1e-4, 0.9999)
     values = {
         "semitone": 12.0 * (f0 / 27.5).log2(),
         "hnr": 10.0 * (ratio / (1.0 - ratio)).log10(),
         "jitter": jitter,
         "shimmer": shimmer,
-        "h1_h2": first - _harmonic(long, f0, 2.0 * f0),
+        "h1_h2": first - _harmonic(level, f0, 2.0 * f0),
     }
     for number in range(3):
-        usual = torch.full_like(f0, FORMANT[number])
-        centre = torch.where(there[:, number], frequency[:, number], usual)
+        centre = torch.where(there[:, number], frequency[:, number], FORMANT[number])
         values[f"f{number + 1}"] = centre
         values[f"f{number + 1}_width"] = torch.where(there[:, number], bandwidth[:, number], 300.0).clamp_max(1000.0)
-        values[f"h1_a{number + 1}"] = first - _harmonic(long, f0, centre)
+        values[f"h1_a{number + 1}"] = first - _harmonic(level, f0, centre)
     return values
 
 
