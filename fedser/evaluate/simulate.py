@@ -4,7 +4,7 @@
 
     {"kind": "simulation", "schema": 1, "name": str,
      "created": "2026-01-31T12:00:00+00:00", "versions": {"fedser": .., "torch": .., "python": ..},
-     "git": str | null, "config": {the whole configuration}, "seeds": [int], "device": "cpu",
+     "command": str, "git": str | null, "config": {the whole configuration}, "seeds": [int], "device": "cpu",
      "seconds": float, "peak_memory_mb": float,
      "classes": [str],                       in the order of the confusion matrices and of the model's head
      "left_out": {emotion: utterances},      target utterances that are neither adapted on nor scored
@@ -28,3 +28,147 @@
 Beside it ``results.csv`` (one row a setting and seed), ``predictions.csv`` (seed, setting, site, path, emotion,
 predicted, confidence) and ``report.html``.
 """
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedser import console
+from fedser.audio.dataset import SpeechData
+from fedser.compute import one_thread
+from fedser.evaluate.contenders import SeedResult, run_seed
+from fedser.evaluate.manifest import run_manifest
+from fedser.evaluate.report import write_report
+from fedser.evaluate.results import collect, write_tables
+from fedser.evaluate.world import SimulationSettings, World, build
+from fedser.files import output_folder
+
+
+def run(
+    settings: SimulationSettings,
+    out: Path,
+    *,
+    jobs: int = 1,
+    device: torch.device = torch.device("cpu"),
+    command: str = "",
+) -> dict[str, Any]:
+    """Run a simulation and write its results and report; the result does not depend on ``jobs``.
+
+    Args:
+        settings: the whole configuration.
+        out: folder for the results.
+        jobs: processes, of one thread each; seeds run beside each other.
+        device: where models are trained; with several jobs, use the CPU.
+        command: the command line, for the report.
+
+    Returns:
+        What ``results.json`` holds, and ``report``, the path of the HTML file.
+
+    Raises:
+        FedserError: data, settings or the folder do not fit.
+    """
+    begin = time.perf_counter()
+    output_folder(out)
+    world = build(settings, device)
+    seeds = []
+    with console.progress("seeds", len(settings.seeds)) as step:
+        for result in _seeds(settings, world, jobs, device):
+            seeds.append(result)
+            step()
+    results = collect(settings, world, seeds)
+    about = run_manifest(command)
+    results["created"] = about["date"]
+    results["command"] = about["command"]
+    results["versions"] = {"python": about["python"], **about["versions"]}
+    results["git"] = about["git"]
+    results["device"] = str(device)
+    results["seconds"] = round(time.perf_counter() - begin, 1)
+    results["peak_memory_mb"] = _peak_mb()
+    write_tables(out, results, world, seeds)
+    return {**results, "report": str(write_report(out))}
+
+
+def _seeds(settings: SimulationSettings, world: World, jobs: int, device: torch.device) -> Iterator[SeedResult]:
+    """The result of each seed, in the settings' order."""
+    if jobs <= 1 or len(settings.seeds) == 1:
+        one_thread()
+        for seed in settings.seeds:
+            yield run_seed(settings, world, seed, device)
+        return
+    context = multiprocessing.get_context("spawn")
+    count = min(jobs, len(settings.seeds))
+    start = (settings, _pack(world), str(device))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=start) as pool:
+        waiting = [pool.submit(_one_seed, seed) for seed in settings.seeds]
+        try:
+            for future in waiting:
+                packed = future.result()
+                tensors = {name: torch.from_numpy(p) for name, p in packed.probabilities.items()}
+                yield replace(packed.result, probabilities=tensors)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class _PackedWorld:
+    """A world whose tensors travel to another process as plain arrays."""
+
+    world: World
+    source: dict[str, npt.NDArray[np.float32]]
+    target: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _PackedResult:
+    result: SeedResult
+    probabilities: dict[str, npt.NDArray[np.float32]]
+
+
+_here: list[tuple[SimulationSettings, World, torch.device]] = []  # filled once in each worker process
+
+
+def _pack(world: World) -> _PackedWorld:
+    empty = replace(
+        world,
+        source={name: _with(data, torch.zeros(0)) for name, data in world.source.items()},
+        target=_with(world.target, torch.zeros(0)),
+    )
+    return _PackedWorld(
+        empty, {name: data.raw.numpy() for name, data in world.source.items()}, world.target.raw.numpy()
+    )
+
+
+def _with(data: SpeechData, raw: torch.Tensor) -> SpeechData:
+    return replace(data, raw=raw, inspection=None)
+
+
+def _start(settings: SimulationSettings, packed: _PackedWorld, device: str) -> None:
+    one_thread()
+    source = {name: _with(data, torch.from_numpy(packed.source[name])) for name, data in packed.world.source.items()}
+    target = _with(packed.world.target, torch.from_numpy(packed.target))
+    _here[:] = [(settings, replace(packed.world, source=source, target=target), torch.device(device))]
+
+
+def _one_seed(seed: int) -> _PackedResult:
+    settings, world, device = _here[0]
+    result = run_seed(settings, world, seed, device)
+    plain = {name: p.numpy() for name, p in result.probabilities.items()}
+    return _PackedResult(replace(result, probabilities={}), plain)
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process and of its largest worker, in MB."""
+    own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(max(own, workers) / 1024, 1)
