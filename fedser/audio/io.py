@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import lru_cache
-from math import gcd
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from fedser.audio.header import implausible_rate
 from fedser.errors import AudioError
 
 SAMPLE_RATE = 16000
 """Hz of every waveform inside fedser."""
 
 _BLOCK = 1 << 20
+_LARGEST_TERM = 50_000
 _HINT = "Check that the file plays, or leave it out."
 _SLACK = 0.1
 """Seconds by which ``end`` may exceed the recording: annotations are rounded."""
@@ -44,13 +46,16 @@ def read(
         float32 of shape [T], T = ⌈frames · 16000 / rate⌉; full scale is ±1.
 
     Raises:
-        AudioError: the file cannot be decoded, holds non-finite samples, or lacks that channel or part.
+        AudioError: the file cannot be decoded, holds non-finite samples, or lacks that channel or part,
+            or it claims a rate that no recording of speech has.
     """
     with opened(path) as sound:
         first, count = bounds(path, sound.frames, sound.samplerate, start, end)
         if channel is not None and not 0 <= channel < sound.channels:
             raise AudioError(f"{path} has no channel {channel}: it has {sound.channels}.", "Channels count from 0.")
         rate = int(sound.samplerate)
+        if problem := implausible_rate(rate):
+            raise AudioError(f"{path} cannot be used: {problem}.", _HINT)
         frames = _frames(sound, first, count)
     wave = frames[:, channel] if channel is not None else frames.mean(axis=1)
     if not np.isfinite(wave).all():
@@ -89,28 +94,45 @@ def bounds(path: Path, frames: int, rate: int, start: float | None, end: float |
 def resample(wave: np.ndarray, rate: int) -> np.ndarray:
     """Resample to 16 kHz with a windowed-sinc polyphase filter (Kaiser, 80 dB, pass band to 90 % of Nyquist).
 
-    Exact for any pair of integer rates: 24,414 Hz becomes 8000/12207 of its samples.
-
     Args:
         wave: float32 of shape [T].
-        rate: its sample rate in Hz.
+        rate: its sample rate in Hz. Every rate up to 50 kHz is met exactly (24,414 Hz is 8000/12207), a higher
+            one that shares no factor with 16,000 within 20 parts in a million: less than sound cards' clocks differ.
+
+    Returns:
+        float32 of shape [⌈T · 16000 / rate⌉].
     """
     if rate == SAMPLE_RATE or wave.size == 0:
         return np.ascontiguousarray(wave, dtype=np.float32)
     from scipy.signal import resample_poly
 
-    common = gcd(rate, SAMPLE_RATE)
-    up, down = SAMPLE_RATE // common, rate // common
-    result = resample_poly(wave, up, down, window=_low_pass(max(up, down)))
-    return np.ascontiguousarray(result, dtype=np.float32)
+    up, down = _ratio(rate)
+    filtered = resample_poly(wave, up, down, window=_low_pass(max(up, down)))
+    result = np.zeros(-(-len(wave) * SAMPLE_RATE // rate), dtype=np.float32)
+    shared = min(len(result), len(filtered))
+    result[:shared] = filtered[:shared]
+    return result
+
+
+def _ratio(rate: int) -> tuple[int, int]:
+    """Numbers of samples after and before: 16000 / rate in terms that keep the filter small."""
+    down = Fraction(max(rate, SAMPLE_RATE), min(rate, SAMPLE_RATE)).limit_denominator(_LARGEST_TERM)
+    while down.numerator > _LARGEST_TERM:
+        down = down.limit_denominator(down.denominator // 2)
+    more, less = down.as_integer_ratio()
+    return (less, more) if rate > SAMPLE_RATE else (more, less)
 
 
 @lru_cache(maxsize=8)
 def _low_pass(factor: int) -> np.ndarray:
     """Linear-phase low pass at 0.95/factor of the upsampled Nyquist frequency, 50 zero crossings a side."""
-    half = 50 * factor
-    cutoff = 0.95 / factor
-    taps = cutoff * np.sinc(cutoff * np.arange(-half, half + 1)) * np.kaiser(2 * half + 1, 8.0)
+    from scipy.special import i0
+
+    half, cutoff = 50 * factor, 0.95 / factor
+    at = np.arange(half + 1)
+    window = i0(8.0 * np.sqrt(1.0 - (at / half) ** 2)) / i0(8.0)
+    side = cutoff * np.sinc(cutoff * at) * window
+    taps = np.concatenate([side[:0:-1], side])
     return np.asarray(taps / taps.sum(), dtype=np.float32)
 
 
