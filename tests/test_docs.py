@@ -1,0 +1,64 @@
+"""The documentation's commands are run as they are written, and the reference is compared with the program."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., CompletedProcess[str]]
+
+
+def blocks(page: Path) -> list[str]:
+    """The lines of all fenced `sh` blocks."""
+    return [
+        line for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S) for line in block.splitlines()
+    ]
+
+
+def test_the_tutorial_from_top_to_bottom(fedser: Run, speech: Path, tmp_path: Path) -> None:
+    shutil.copytree(speech, tmp_path / "my_recordings")
+    shutil.copytree(speech, tmp_path / "labelled")
+    shutil.copy(next(speech.rglob("*.wav")), tmp_path / "new_call.wav")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    lines = blocks(ROOT / "docs" / "tutorial.md")
+    assert len(lines) >= 10
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "fedser"
+        done = fedser(*arguments, cwd=tmp_path, HOME=str(tmp_path / "home"))
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "adapted" / "report.html").stat().st_size > 1000
+    assert (tmp_path / "runs" / "rehearsal" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["commands", "configuration"])
+def test_the_reference_is_that_of_the_program(name: str) -> None:
+    place = ROOT / "docs" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == getattr(module, name)(), "run: python docs/reference.py"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_of_the_pages_exists(fedser: Run) -> None:
+    listed = fedser("--help").stdout
+    for page in (ROOT / "README.md", ROOT / "docs" / "howto.md"):
+        for name in re.findall(r"^fedser (\w+)", page.read_text(encoding="utf-8"), flags=re.M):
+            assert name in listed
