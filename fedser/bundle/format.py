@@ -84,6 +84,11 @@ def default_path() -> Path:
     return Path(__file__).parent / "default" / "emodb-functionals.safetensors"
 
 
+def is_default(path: Path) -> bool:
+    """Whether a path leads to the packaged bundle, by whatever name."""
+    return path.resolve() == default_path().resolve()
+
+
 def write(path: Path, header: BundleHeader, tensors: Mapping[str, Tensor], key: SigningKey) -> None:
     """Sign and write a bundle; ``header.signer`` becomes the key's public half.
 
@@ -122,7 +127,7 @@ def read(path: Path | None, *, signer: str | None = None, accepted_version: int 
         KeyFileError: ``signer`` is no key.
     """
     path = path or default_path()
-    if signer is None and path.resolve() == default_path().resolve():
+    if signer is None and is_default(path):
         signer = default_signer()
     if signer is None:
         raise SignatureError(

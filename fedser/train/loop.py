@@ -14,6 +14,9 @@ from fedser.compute import generator
 from fedser.models import EmotionClassifier
 from fedser.train.settings import TrainSettings
 
+MIN_STEPS = 8  # an epoch; small corpora get smaller batches, so that they are not left half-trained
+MIN_BATCH = 8  # below, batch statistics say little
+
 
 def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettings, seed: int) -> Iterator[float]:
     """Train ``model`` in place; yields the mean loss after each of ``settings.epochs`` epochs.
@@ -31,11 +34,11 @@ def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettin
     draw = generator(seed, "training")
     beta = np.random.default_rng(generator(seed, "mixup").initial_seed())
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     targets = smoothed_targets(y, len(model.classes), settings).to(x.device)
-    steps = max(1, len(y) // settings.batch_size)  # the rest of an epoch's order is left out, another one each time
-    size = min(settings.batch_size, len(y))
+    size = min(settings.batch_size, max(MIN_BATCH, len(y) // MIN_STEPS), len(y))
+    steps = len(y) // size  # the rest of an epoch's order is left out, another one each time
     for epoch in range(settings.epochs):
         order = torch.randperm(len(y), generator=draw)
         model.train()

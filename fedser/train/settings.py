@@ -19,7 +19,7 @@ class TrainSettings(Settings):
 
     Attributes:
         epochs: of the cosine schedule; the early stop can end it sooner.
-        batch_size: utterances a step.
+        batch_size: utterances a step, at most; a small corpus takes smaller ones, for eight steps an epoch.
         learning_rate: of AdamW, annealed to zero over the epochs by half a cosine.
         weight_decay: of AdamW.
         input_noise: standard deviation of Gaussian noise on the normalised features.

@@ -1,0 +1,244 @@
+"""``fedser train``: labelled corpora to a signed source bundle."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedser import console
+from fedser.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from fedser.audio.dataset import SpeechData
+    from fedser.audio.features import FeatureSettings
+    from fedser.bundle import SigningKey
+    from fedser.train import TrainSettings
+    from fedser.train.source import Source
+
+
+class Features(StrEnum):
+    """Kinds of features that a bundle can be trained on."""
+
+    functionals = "functionals"
+    egemaps = "egemaps"
+    logmel = "logmel"
+
+
+class Encoder(StrEnum):
+    """Encoders of the classifier."""
+
+    auto = "auto"
+    mlp = "mlp"
+    vgg11 = "vgg11"
+    resnet = "resnet"
+
+
+class Norm(StrEnum):
+    """Normalisation layers; Opacus accepts layer and group."""
+
+    batch = "batch"
+    layer = "layer"
+    group = "group"
+
+
+class Rule(StrEnum):
+    """Rules of feature normalisation inside each corpus."""
+
+    auto = "auto"
+    corpus = "corpus"
+    speaker = "speaker"
+    shrunk = "shrunk"
+
+
+_KINDS = "noise, room, telephone, mulaw, gsm, gain"
+
+
+def train(
+    corpora: Annotated[
+        list[str], typer.Option("--corpora", metavar="NAME=DIR", help="A labelled corpus; may be given again.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write, NAME.safetensors.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[NAME=DIR]...", help="Further corpora.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Private signing key; the user's own without one.")] = None,
+    features: Annotated[Features, typer.Option("--features", help="What is computed.")] = Features.functionals,
+    encoder: Annotated[Encoder, typer.Option("--encoder", help="auto: mlp, or resnet for logmel.")] = Encoder.auto,
+    norm: Annotated[Norm, typer.Option("--norm", help="Normalisation layers.")] = Norm.batch,
+    normalisation: Annotated[
+        Rule, typer.Option("--normalisation", help="Of the features, inside each corpus.")
+    ] = Rule.auto,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Emotions to tell apart, with commas; all without it.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="LABEL=LABEL", help="Rename an emotion, for instance calm=neutral."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of the schedule.")] = None,
+    augment: Annotated[str, typer.Option("--augment", help=f"none, or some of {_KINDS}, with commas.")] = "none",
+    name: Annotated[str | None, typer.Option("--name", help="Of the bundle; the file's without one.")] = None,
+    version: Annotated[int, typer.Option("--bundle-version", min=1, help="Must grow with each release.")] = 1,
+    licence: Annotated[str, typer.Option("--licence", help="Terms of the weights.")] = "not stated",
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    form: Annotated[console.Format, typer.Option("--format", help="How to print the result.")] = console.Format.text,
+) -> None:
+    """Train a source model on labelled corpora and write it as a signed bundle."""
+    places = _pairs([*corpora, *(more or [])], "--corpora", "NAME=DIR, for instance emodb=recordings/emodb")
+    mapping = _pairs(rename or [], "--map", "LABEL=LABEL, for instance calm=neutral")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out} does not end in .safetensors.", "Name the bundle NAME.safetensors.")
+
+    from fedser import compute, files
+    from fedser.audio.features import FeatureSettings
+    from fedser.audio.normalise import NormalisationSettings
+    from fedser.bundle import format
+    from fedser.config import validate
+    from fedser.models import ModelSettings
+    from fedser.train import train_bundle
+
+    compute.one_thread()
+    settings = _settings(epochs, augment)
+    kind = FeatureSettings(kind=features.value)
+    chosen = encoder.value if encoder is not Encoder.auto else "resnet" if kind.kind == "logmel" else "mlp"
+    model = validate(ModelSettings, {"encoder": chosen, "norm": norm.value}, "the command line")
+    place = compute.device(device)
+    files.output_folder(out.parent)
+    signing = _key(key)
+    data = {corpus: _load(corpus, Path(where), kind, mapping, place) for corpus, where in places.items()}
+    source = train_bundle(
+        data,
+        key=signing,
+        name=name or out.stem,
+        licence=licence,
+        version=version,
+        classes=_classes(classes),
+        model=model,
+        settings=settings,
+        normalisation=NormalisationSettings(rule=normalisation.value),
+        seed=seed,
+        device=place,
+    )
+    format.write(out, source.header, source.tensors, signing)
+    aside = _set_aside(out, data)
+    console.emit(_result(out, source, data, aside), form, lambda: _text(out, source, data, aside, key))
+
+
+def _pairs(given: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """``LEFT=RIGHT`` words as a mapping."""
+    found: dict[str, str] = {}
+    for word in given:
+        left, separator, right = word.partition("=")
+        if not (left and separator and right):
+            raise UsageError(f"'{word}' after {option} does not fit.", f"Write {form}.")
+        if left in found:
+            raise UsageError(f"{option} names {left} twice.", "Give each name once.")
+        found[left] = right
+    return found
+
+
+def _settings(epochs: int | None, augment: str) -> TrainSettings:
+    from fedser.config import validate
+    from fedser.train import TrainSettings
+
+    kinds = [] if augment == "none" else [kind.strip() for kind in augment.split(",")]
+    values: dict[str, object] = {"augment": kinds}
+    if epochs is not None:
+        values["epochs"] = epochs
+    return validate(TrainSettings, values, "the command line")
+
+
+def _classes(given: str | None) -> tuple[str, ...] | None:
+    from fedser.audio import labels
+
+    if given is None:
+        return None
+    words = [word.strip() for word in given.split(",") if word.strip()]
+    return tuple(dict.fromkeys(labels.emotion(word, Path("--classes")) for word in words))
+
+
+def _key(path: Path | None) -> SigningKey:
+    """The key to sign with; the user's own is made on first use."""
+    from fedser.bundle import keys
+
+    if path is not None:
+        return keys.load(path)
+    own = keys.default_path()
+    if own.exists():
+        console.say(f"signing with your key {own}")
+        return keys.load(own)
+    console.say(f"made a signing key for you: {own} (keep it to yourself; others get {keys.public_path(own)})")
+    return keys.create(own)
+
+
+def _load(
+    corpus: str, place: Path, kind: FeatureSettings, mapping: Mapping[str, str], device: torch.device
+) -> SpeechData:
+    """One corpus; a name that a reader bears chooses that reader."""
+    from fedser.audio import dataset, labels
+    from fedser.audio.corpora import CORPORA
+    from fedser.train.source import renamed
+
+    names = {labels.emotion(old, Path("--map")): labels.emotion(new, Path("--map")) for old, new in mapping.items()}
+    reader = corpus if corpus in CORPORA else None
+    data = dataset.load(place, kind, name=corpus, corpus=reader, need_labels=True, device=device)
+    return renamed(data, names)
+
+
+def _set_aside(out: Path, data: Mapping[str, SpeechData]) -> dict[str, str]:
+    """Write what was set aside of each corpus beside the bundle."""
+    from fedser.audio import quality
+
+    written = {}
+    for corpus, part in data.items():
+        inspection = part.inspection
+        if inspection is not None and (inspection.quarantined or inspection.flagged):
+            path = out.with_name(f"{out.stem}.{corpus}.quarantine.csv")
+            quality.write_quarantine(path, inspection)
+            written[corpus] = str(path)
+    return written
+
+
+def _result(out: Path, source: Source, data: Mapping[str, SpeechData], aside: Mapping[str, str]) -> dict[str, object]:
+    header = source.header
+    return {
+        "bundle": str(out),
+        "name": header.name,
+        "version": header.version,
+        "signer": header.signer,
+        "classes": list(header.classes),
+        "utterances": {corpus: int((part.labels(header.classes) >= 0).sum()) for corpus, part in data.items()},
+        "left_out": {corpus: int((part.labels(header.classes) < 0).sum()) for corpus, part in data.items()},
+        "uar": {corpus: round(100 * value, 2) for corpus, value in header.uar.items()},
+        "validation": header.validation,
+        "temperature": header.temperature,
+        "epochs": source.trained.epochs,
+        "quarantine": dict(aside),
+    }
+
+
+def _text(out: Path, source: Source, data: Mapping[str, SpeechData], aside: Mapping[str, str], key: Path | None) -> str:
+    from fedser.bundle import keys
+
+    result = _result(out, source, data, aside)
+    lines = [f"{out}: {source.header.name} version {source.header.version}, {', '.join(source.header.classes)}"]
+    for corpus, part in data.items():
+        used = int((part.labels(source.header.classes) >= 0).sum())
+        told = f"{corpus}: {used} utterances"
+        if used < len(part):
+            told += f" ({len(part) - used} without one of these emotions were left out)"
+        if corpus in source.header.uar:
+            told += f", UAR on held-out speakers {100 * source.header.uar[corpus]:.1f} %"
+        lines.append(told)
+        if corpus in aside:
+            lines.append(f"  set aside or flagged: see {aside[corpus]}")
+    lines.append(f"validation: {result['validation']}; temperature {source.header.temperature:.3f}")
+    public = keys.public_path(key or keys.default_path())
+    lines.append(f"use it with: --bundle {out} --signer {public}")
+    return "\n".join(lines)
