@@ -132,9 +132,7 @@ def test_statistics_pooled_over_sites_would_be_noticed(rule: str) -> None:
 # --- robustness ---------------------------------------------------------------------------------------------
 
 
-@given(
-    rows=st.integers(1, 12), voices=st.integers(1, 4), seed=st.integers(0, 10**6), rule=st.sampled_from(RULES)
-)
+@given(rows=st.integers(1, 12), voices=st.integers(1, 4), seed=st.integers(0, 10**6), rule=st.sampled_from(RULES))
 @settings(max_examples=60, deadline=None)
 def test_matches_a_plain_loop(rows: int, voices: int, seed: int, rule: str) -> None:
     raw = 3 * noise(rows, 4, seed=seed) + 7
@@ -151,9 +149,7 @@ def test_matches_a_plain_loop(rows: int, voices: int, seed: int, rule: str) -> N
         assert z[i].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def oracle(
-    x: torch.Tensor, own: list[torch.Tensor], site: list[torch.Tensor], rule: str, kappa: float
-) -> list[float]:
+def oracle(x: torch.Tensor, own: list[torch.Tensor], site: list[torch.Tensor], rule: str, kappa: float) -> list[float]:
     """The rules of the documentation, one number at a time."""
     result = []
     for d in range(len(x)):

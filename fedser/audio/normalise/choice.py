@@ -6,8 +6,10 @@ in its features: voices alone account for a fifth or so of the variance of proso
 so a larger share between speakers means that something else, such as emotion, differs between them.
 
 The between-speaker share ρ is the intraclass correlation of the one-way random-effects model (Searle, Casella
-and McCulloch, Variance Components, 1992, ch. 3), averaged over the feature dimensions. κ grows tenfold for
-each ``DECADE`` of ρ. With few speakers ρ is uncertain and is averaged with a prior.
+and McCulloch, Variance Components, 1992, ch. 3), averaged over the feature dimensions. κ is 1 up to ρ = TRUSTED
+and grows tenfold for each further DECADE. Few speakers say little, so the logarithm of κ is averaged with that
+of the configured κ, which weighs as much as PRIOR_SPEAKERS further speakers. docs/normalisation.md has the
+figures.
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TRUSTED = 0.20  # at this share of variance between speakers κ is 1: speakers are normalised by themselves
-DECADE = 0.06  # κ grows tenfold for each further 0.06
-LEAST, MOST = 1.0, 1e4  # bounds of κ
-PRIOR_SHARE = 0.25  # expected share where nothing is known
-PRIOR_SPEAKERS = 2.0  # the prior weighs as much as this many further speakers
+TRUSTED = 0.22  # up to this share of variance between speakers, voices explain it: κ = 1
+DECADE = 0.05  # κ grows tenfold for each further 0.05 …
+MOST = 1e4  # … up to here, where a thousand utterances of one speaker still count little
+PRIOR_SPEAKERS = 2.0  # weight of the configured κ; n speakers weigh n − 1
 OUTLIER = 5.0  # standard deviations at which values are cut before ρ is computed
 
 
@@ -33,28 +34,32 @@ class Choice:
 
     Attributes:
         kappa: pseudo-utterances of the site's statistics.
-        share: ρ after the prior.
+        share: ρ, or None where it has no meaning.
         reason: one sentence for reports.
     """
 
     kappa: float
-    share: float
+    share: float | None
     reason: str
 
 
-def choose(means: Tensor, speakers: Sequence[str | None]) -> Choice:
+def choose(means: Tensor, speakers: Sequence[str | None], prior: float = 10.0) -> Choice:
     """Decide κ for one site.
 
     Args:
         means: [N, D] float64, each utterance's features (per band means of a spectrogram).
         speakers: N speaker ids, None where unknown; unknown speakers have no say.
+        prior: κ where nothing can be told from the features.
     """
     share, known = between_speaker_share(means, speakers)
-    weight = max(known - 1, 0) if share is not None else 0
-    posterior = (weight * (share or 0.0) + PRIOR_SPEAKERS * PRIOR_SHARE) / (weight + PRIOR_SPEAKERS)
-    kappa = float(min(max(10.0 ** ((posterior - TRUSTED) / DECADE), LEAST), MOST))
-    kappa = float(f"{kappa:.3g}")
-    return Choice(kappa, posterior, _reason(share, known, kappa))
+    start = math.log10(min(max(prior, 1.0), MOST))
+    weight, measured = 0, 0.0
+    if share is not None:
+        weight = known - 1
+        measured = min(max((share - TRUSTED) / DECADE, 0.0), math.log10(MOST))
+    exponent = (weight * measured + PRIOR_SPEAKERS * start) / (weight + PRIOR_SPEAKERS)
+    kappa = float(f"{10.0**exponent:.3g}")
+    return Choice(kappa, share, _reason(share, known, kappa))
 
 
 def between_speaker_share(means: Tensor, speakers: Sequence[str | None]) -> tuple[float | None, int]:
@@ -89,18 +94,14 @@ def between_speaker_share(means: Tensor, speakers: Sequence[str | None]) -> tupl
 
 def _reason(share: float | None, known: int, kappa: float) -> str:
     if share is None:
-        told = "no speakers are known" if known == 0 else f"{known} speakers with too little to compare them"
-        told = "one speaker is known" if known == 1 else told
-        return f"{told[0].upper()}{told[1:]}, so that κ is the one for an average site, {kappa:g}."
+        told = "No speaker is known" if known == 0 else "The speakers cannot be compared"
+        told = "Only one speaker is known" if known == 1 else told
+        return f"{told}, so the configured pull towards the site's statistics holds (κ = {kappa:g})."
     part = f"{100 * max(share, 0.0):.0f} % of the features' variance lies between the {known} speakers"
     if kappa <= 3:
-        so = "little enough to be their voices, so that each speaker's own statistics are used"
+        so = "no more than voices explain: each speaker's own statistics prevail"
     elif kappa < 100:
-        so = "so that each speaker's statistics are pulled to the site's"
+        so = "so each speaker's statistics are pulled to the site's"
     else:
-        so = "more than voices explain, so that the site's statistics prevail"
-    return f"{part}, {so} (κ = {kappa:g}{_doubt(known)})."
-
-
-def _doubt(known: int) -> str:
-    return "" if math.log2(known) > 2 else "; with so few speakers this is held near the average site's"
+        so = "more than voices explain: the site's statistics prevail"
+    return f"{part}, {so} (κ = {kappa:g})."

@@ -15,7 +15,8 @@ class NormalisationSettings(Settings):
     Attributes:
         rule: ``corpus``, ``speaker``, ``shrunk``, or ``auto`` (see :mod:`fedser.audio.normalise.choice`).
         kappa: pseudo-utterances of the site's statistics that ``shrunk`` mixes into each speaker's;
-            ``speaker`` uses it for speakers with too few utterances; ``auto`` finds its own.
+            ``speaker`` uses it for speakers with too few utterances; ``auto`` finds its own, and starts
+            from this one where it sees few speakers.
         clip: z-scores are cut at this many standard deviations.
     """
 

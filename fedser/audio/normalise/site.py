@@ -53,9 +53,7 @@ class SiteNormaliser:
         self.speakers: dict[str, Moments] = dict(speakers)
 
     @classmethod
-    def fit(
-        cls, raw: Tensor, speakers: Sequence[str | None], settings: NormalisationSettings
-    ) -> SiteNormaliser:
+    def fit(cls, raw: Tensor, speakers: Sequence[str | None], settings: NormalisationSettings) -> SiteNormaliser:
         """Compute a site's statistics.
 
         Args:
@@ -78,11 +76,7 @@ class SiteNormaliser:
             return cls(settings, shape, "utterance", 0.0, "Waveforms are normalised one by one.", None, {})
         means, variances = summaries(raw)
         site = Moments.of(means, variances)
-        groups = {
-            name: Moments.of(means[i], variances[i])
-            for name, i in _groups(speakers).items()
-            if name is not None
-        }
+        groups = {name: Moments.of(means[i], variances[i]) for name, i in _groups(speakers).items() if name is not None}
         rule, kappa, reason = _resolve(settings, means, speakers)
         return cls(settings, shape, rule, kappa, reason, site, groups)
 
@@ -165,9 +159,7 @@ class SiteNormaliser:
             BundleFormatError: something is missing, surplus, of another shape or type, or not finite.
         """
         state = persistence.parse(tensors, header)
-        return cls(
-            state.settings, state.shape, state.rule, state.kappa, state.reason, state.site, state.speakers
-        )
+        return cls(state.settings, state.shape, state.rule, state.kappa, state.reason, state.site, state.speakers)
 
     def _pull(self, own: Moments) -> float:
         """κ for one speaker under the rules ``speaker`` and ``shrunk``."""
@@ -189,13 +181,11 @@ class SiteNormaliser:
         return z.clamp(-self.settings.clip, self.settings.clip).to(torch.float32)
 
 
-def _resolve(
-    settings: NormalisationSettings, means: Tensor, speakers: Sequence[str | None]
-) -> tuple[str, float, str]:
+def _resolve(settings: NormalisationSettings, means: Tensor, speakers: Sequence[str | None]) -> tuple[str, float, str]:
     """Rule, κ and reason."""
     if settings.rule != "auto":
         return settings.rule, 0.0 if settings.rule == "corpus" else settings.kappa, "Set by configuration."
-    choice = choose(means, speakers)
+    choice = choose(means, speakers, settings.kappa)
     return "shrunk", choice.kappa, choice.reason
 
 
@@ -227,9 +217,7 @@ def _check(raw: Tensor, speakers: Sequence[str | None], shape: tuple[int, ...]) 
     finite = torch.isfinite(raw).flatten(1).all(dim=1)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
-        raise AudioError(
-            f"Utterance {first} has features that are not finite numbers.", "Set the recording aside."
-        )
+        raise AudioError(f"Utterance {first} has features that are not finite numbers.", "Set the recording aside.")
 
 
 def _utterances(count: int) -> str:
