@@ -6,6 +6,7 @@ Emotion and speaker are sought in the columns of the database's tables: by the s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -41,8 +42,10 @@ def read(folder: Path, mapping: Mapping[str, str] | None = None) -> tuple[Uttera
             "Run: pip install 'fedser[audformat]'",
         ) from None
     try:
-        database = audformat.Database.load(str(folder))
-        rows = _rows(database)
+        with warnings.catch_warnings():  # audformat uses parts of pandas that are on their way out
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            rows = _rows(audformat.Database.load(str(folder)))
     except Exception as error:  # the package raises errors of many kinds on a damaged database
         reason = " ".join(str(error).split())[:200]
         raise ManifestError(f"{folder / HEADER} cannot be read: {reason}.", "Check the database.") from None
@@ -103,9 +106,7 @@ def _genders(database: audformat.Database) -> dict[str, str]:
     }
 
 
-def _utterance(
-    folder: Path, key: Key, values: dict[str, str], mapping: Mapping[str, str] | None
-) -> Utterance:
+def _utterance(folder: Path, key: Key, values: dict[str, str], mapping: Mapping[str, str] | None) -> Utterance:
     file, start, end = key
     word = values.get("emotion")
     path = folder / file
