@@ -57,15 +57,11 @@ class Ecan(Gradient):
         own, bank, parts = self.settings, batch.bank, {}
         near = bank.neighbours(batch.index, own.neighbours)
         if own.neighbour_weight:
-            term = neighbour_contrastive(
-                batch.f, near, bank.features, batch.index, own.temperature, own.denominator
-            )
+            term = neighbour_contrastive(batch.f, near, bank.features, batch.index, own.temperature, own.denominator)
             parts["neighbour"] = own.neighbour_weight * term
         if own.supervised_weight:
             labels = bank.scores[near].mean(dim=1).argmax(dim=1)
-            parts["supervised"] = own.supervised_weight * supervised_contrastive(
-                batch.f, labels, own.temperature
-            )
+            parts["supervised"] = own.supervised_weight * supervised_contrastive(batch.f, labels, own.temperature)
         if own.diversity_weight:
             parts["diversity"] = own.diversity_weight * diversity(batch.p)
         return parts

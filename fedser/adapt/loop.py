@@ -88,9 +88,7 @@ def adapt(
     total = schedule.total(len(x)) if total is None else total
     steps = total - start if steps is None else steps
     if not 0 <= start <= start + steps <= total:
-        raise ConfigError(
-            f"Steps {start} to {start + steps} lie outside a schedule of {total}.", "Raise total."
-        )
+        raise ConfigError(f"Steps {start} to {start + steps} lie outside a schedule of {total}.", "Raise total.")
     sgd = optimiser(model, set(method.trainable(model)) - set(frozen), schedule)
     noise = compute.generator("adapt", "noise", seed, start)
     per_epoch, history, targets = schedule.per_epoch(len(x)), History(), None
@@ -134,9 +132,7 @@ def adapt(
     return Adapted(model.requires_grad_(True).eval(), history.entries(), steps)
 
 
-def _check(
-    model: EmotionClassifier, x: Tensor, method: Method, mask: Tensor | None, frozen: Collection[str]
-) -> None:
+def _check(model: EmotionClassifier, x: Tensor, method: Method, mask: Tensor | None, frozen: Collection[str]) -> None:
     if tuple(x.shape[1:]) != model.shape:
         raise UsageError(
             f"The features have shape {tuple(x.shape[1:])}, the model takes {model.shape}.",
@@ -147,11 +143,7 @@ def _check(
             f"The method {method.name} needs at least {method.minimum} utterances, and there are {len(x)}.",
             "Add recordings, or use the method source.",
         )
-    if mask is not None and not (
-        mask.shape == (len(model.classes),) and mask.dtype == torch.bool and mask.any()
-    ):
+    if mask is not None and not (mask.shape == (len(model.classes),) and mask.dtype == torch.bool and mask.any()):
         raise UsageError("The class mask does not fit.", f"Name some of {', '.join(model.classes)}.")
     if unknown := set(frozen) - set(model.adaptable()):
-        raise UsageError(
-            f"The model has no parameter '{min(unknown)}' to freeze.", "Check the bundle's list."
-        )
+        raise UsageError(f"The model has no parameter '{min(unknown)}' to freeze.", "Check the bundle's list.")

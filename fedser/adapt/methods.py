@@ -5,14 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from fedser.adapt.aad import Aad
+from fedser.adapt.bn import Bn
 from fedser.adapt.ecan import Ecan
+from fedser.adapt.logreg import Logreg
+from fedser.adapt.logreg_self import LogregSelf
 from fedser.adapt.method import Method
+from fedser.adapt.shot import Shot
 from fedser.adapt.source import Source
 from fedser.config import validate
 from fedser.errors import UsageError
 
 METHODS: dict[str, type[Method]] = {
     "source": Source,
+    "bn": Bn,
+    "shot": Shot,
+    "aad": Aad,
+    "logreg": Logreg,
+    "logreg_self": LogregSelf,
     "ecan": Ecan,
 }
 

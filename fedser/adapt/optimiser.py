@@ -33,6 +33,7 @@ def optimiser(model: nn.Module, names: Collection[str], schedule: Schedule) -> t
         momentum=schedule.momentum,
         nesterov=schedule.momentum > 0,
         weight_decay=schedule.weight_decay,
+        fused=True,
     )
 
 

@@ -17,9 +17,7 @@ def mask_logits(logits: Tensor, class_mask: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def probabilities(
-    model: nn.Module, x: Tensor, temperature: float = 1.0, class_mask: Tensor | None = None
-) -> Tensor:
+def probabilities(model: nn.Module, x: Tensor, temperature: float = 1.0, class_mask: Tensor | None = None) -> Tensor:
     """Class probabilities of utterances, with running statistics and without dropout.
 
     Args:

@@ -8,7 +8,7 @@ from fedser.config import Settings
 
 
 class Schedule(Settings):
-    """Settings of the loop; the defaults are the field's common skeleton (Liang et al. 2020, sec. 4.1).
+    """Settings of the loop; the defaults are the field's common skeleton (Liang et al. 2020, SHOT).
 
     Attributes:
         steps: length in steps; without it ``epochs`` counts.

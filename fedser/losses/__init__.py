@@ -1,6 +1,15 @@
 """Losses: pure functions of tensors. They know no loop, no bank and no settings."""
 
+from fedser.losses.agreement import agreement, overlap
 from fedser.losses.contrastive import neighbour_contrastive, supervised_contrastive
 from fedser.losses.diversity import diversity
+from fedser.losses.entropy import mean_entropy
 
-__all__ = ["diversity", "neighbour_contrastive", "supervised_contrastive"]
+__all__ = [
+    "agreement",
+    "diversity",
+    "mean_entropy",
+    "neighbour_contrastive",
+    "overlap",
+    "supervised_contrastive",
+]

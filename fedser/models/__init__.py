@@ -3,6 +3,14 @@
 from fedser.models.classifier import EmotionClassifier
 from fedser.models.initialise import initialise
 from fedser.models.linear import LinearClassifier, WeightNormalisedLinear
+from fedser.models.logistic import fit_logistic
 from fedser.models.settings import ModelSettings
 
-__all__ = ["EmotionClassifier", "LinearClassifier", "ModelSettings", "WeightNormalisedLinear", "initialise"]
+__all__ = [
+    "EmotionClassifier",
+    "LinearClassifier",
+    "ModelSettings",
+    "WeightNormalisedLinear",
+    "fit_logistic",
+    "initialise",
+]

@@ -14,7 +14,7 @@ from fedser.models.settings import ModelSettings
 
 
 class EmotionClassifier(nn.Module):
-    """The skeleton of source-free adaptation (Liang et al. 2020, SHOT, sec. 3.1), for speech.
+    """The skeleton of source-free adaptation (Liang et al. 2020, SHOT), for speech.
 
     Args:
         settings: what the model looks like.

@@ -38,9 +38,7 @@ def slow_supervised(f, labels, tau) -> float:
         if not positives:
             continue
         below = sum(math.exp(dot(f[i], f[b]) / tau) for b in range(len(f)) if b != i)
-        each.append(
-            -sum(math.log(math.exp(dot(f[i], f[a]) / tau) / below) for a in positives) / len(positives)
-        )
+        each.append(-sum(math.log(math.exp(dot(f[i], f[a]) / tau) / below) for a in positives) / len(positives))
     return sum(each) / len(each) if each else 0.0
 
 

@@ -97,9 +97,7 @@ def test_initialise_covers_every_parameter():
         assert all(parameter.isfinite().all() for parameter in net.parameters())
 
 
-@pytest.mark.parametrize(
-    ("encoder", "first"), [("mlp", "layers.0"), ("vgg11", "layers.0"), ("resnet", "stem")]
-)
+@pytest.mark.parametrize(("encoder", "first"), [("mlp", "layers.0"), ("vgg11", "layers.0"), ("resnet", "stem")])
 def test_names(encoder, first):
     net = model(encoder=encoder)
     assert net.first_layer() == (f"encoder.{first}.weight", f"encoder.{first}.bias")
