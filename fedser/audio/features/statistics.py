@@ -29,7 +29,7 @@ def quantiles(values: Tensor, mask: Tensor, levels: Sequence[float]) -> Tensor:
     ordered = values.masked_fill(~mask[..., None], torch.inf).sort(1).values
     found = []
     for level in levels:
-        rank = level * (count - 1).clamp_min(0)
+        rank = level * (count - 1).clamp_min(0).to(values.dtype)
         low = rank.floor().long()
         high = (low + 1).minimum((count - 1).clamp_min(0))
         below = ordered.gather(1, low[:, None, None].expand(-1, 1, values.shape[2]))[:, 0]
