@@ -29,19 +29,19 @@ CUES = (
 
 #: What one unit of a cue changes (applied in :mod:`fedser.demo.synth`).
 UNITS = {
-    "pitch": 1.9,  # semitones
-    "range": 0.34,  # natural logarithm of the width
-    "loudness": 3.0,  # decibels
-    "tempo": 0.13,  # natural logarithm of the rate
-    "tilt": 1.1,  # decibels an octave
-    "breath": 4.0,  # decibels
-    "jitter": 0.40,  # natural logarithm
-    "tremor": 0.30,  # semitones of depth
-    "lips": 0.030,  # relative shift of the formants
-    "precision": 0.11,  # relative size of the vowel space
-    "attack": 0.30,  # natural logarithm of the onset's speed
-    "final": 1.6,  # semitones
-    "pauses": 0.035,  # share of the time
+    "pitch": 3.0,  # semitones
+    "range": 0.55,  # natural logarithm of the width
+    "loudness": 4.8,  # decibels
+    "tempo": 0.21,  # natural logarithm of the rate
+    "tilt": 1.75,  # decibels an octave
+    "breath": 6.4,  # decibels
+    "jitter": 0.64,  # natural logarithm
+    "tremor": 0.48,  # semitones of depth
+    "lips": 0.048,  # relative shift of the formants
+    "precision": 0.175,  # relative size of the vowel space
+    "attack": 0.48,  # natural logarithm of the onset's speed
+    "final": 2.5,  # semitones
+    "pauses": 0.055,  # share of the time
 }
 
 _TABLE: dict[str, tuple[float, ...]] = {

@@ -19,7 +19,7 @@ from fedser.demo.voices import Voice
 
 RATE = 16_000
 _FRAME = HOP / RATE  # seconds
-_VARIATION = 0.55  # standard deviation of every cue from one utterance to the next, in units
+_VARIATION = 0.2  # standard deviation of every cue from one utterance to the next, in units
 _NEUTRAL = (500.0, 1500.0, 2500.0)  # formants of the relaxed tract, hertz
 
 Signal = NDArray[np.float64]

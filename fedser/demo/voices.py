@@ -44,10 +44,10 @@ EVERYDAY = Population(
     {"a": 5, "e": 2, "i": 2, "o": 4, "u": 1, "y": 2},
     habit=cues(range=0.4, tempo=0.5, final=0.5, breath=0.3),
     bent={
-        "anger": cues(pitch=-0.7, loudness=-0.7, tempo=-0.5, range=-0.6),
-        "happiness": cues(tilt=-0.7, loudness=-0.5, attack=-0.6, pitch=-0.3),
-        "sadness": cues(pitch=+0.9, tremor=+0.7, tempo=+0.4, jitter=+0.4),
-        "fear": cues(tempo=-0.5, range=+0.5, breath=-0.4),
+        "anger": cues(pitch=-1.7, loudness=-1.7, tempo=-1.2, range=-1.4),
+        "happiness": cues(tilt=-1.7, loudness=-1.2, attack=-1.4, pitch=-0.7),
+        "sadness": cues(pitch=+2.2, tremor=+1.7, tempo=+1.0, jitter=+1.0),
+        "fear": cues(tempo=-1.2, range=+1.2, breath=-1.0),
     },
 )
 
@@ -100,7 +100,7 @@ class Voice:
         return self.population.habit + self.expressiveness * strength * display
 
 
-def draw_voice(seed: int, index: int, population: Population = STAGE, individuality: float = 0.35) -> Voice:
+def draw_voice(seed: int, index: int, population: Population = STAGE, individuality: float = 0.2) -> Voice:
     """Draw one speaker; the same arguments give the same one, and genders alternate with the index.
 
     Args:

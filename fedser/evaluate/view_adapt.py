@@ -1,0 +1,145 @@
+"""The report of an adaptation at one site; the schema of its results stands in :mod:`fedser.evaluate.local`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from fedser.evaluate import figures
+from fedser.evaluate.pages import (
+    Block,
+    Drawing,
+    Listing,
+    Matrices,
+    Number,
+    Page,
+    Section,
+    Table,
+    about,
+    confusion_matrix,
+    is_number,
+    percent,
+)
+
+Results = Mapping[str, Any]
+
+_SCORES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro-F1", "ece": "ECE"}
+
+
+def view(results: Results) -> Page:
+    """Arrange an adaptation's results; sections without data are left out."""
+    metrics: Results = results.get("metrics") or {}
+    classes = list(results.get("classes") or [])
+    sections = [
+        _quality(metrics, classes),
+        _answers(results),
+        _training(results),
+        _normalisation(results),
+        Section("What these figures mean, and what they do not", blocks=[Listing(_cautions(results, metrics))]),
+        *about(results),
+    ]
+    matrix = metrics.get("confusion")
+    return Page(
+        title=str(results.get("name") or f"Adapted with {results.get('method', 'an unknown method')}"),
+        kind="fedser adapt",
+        lead=_lead(results, metrics),
+        warnings=[str(note) for note in results.get("notes") or []],
+        numbers=_numbers(results, metrics),
+        sections=[section for section in sections if section is not None],
+        files={"confusion": figures.confusion("adapted", classes, matrix)} if matrix else {},
+    )
+
+
+def _lead(results: Results, metrics: Results) -> list[str]:
+    bundle = results.get("bundle") or {}
+    corpora = ", ".join(str(name) for name in bundle.get("corpora") or []) or "unknown corpora"
+    lines = [
+        f"The source model {bundle.get('name', '')} (trained on {corpora}) was adapted to "
+        f"{results.get('utterances', '–')} utterances of {results.get('speakers', 0) or 'unknown'} speakers, "
+        "without their labels."
+    ]
+    if is_number(metrics.get("uar")) and is_number(metrics.get("source_uar")):
+        gain = 100 * (metrics["uar"] - metrics["source_uar"])
+        lines.append(
+            f"On the {metrics.get('scored', '–')} utterances that have a label, UAR went from "
+            f"{percent(metrics['source_uar'])} to {percent(metrics['uar'])} % ({gain:+.1f} points)."
+        )
+    else:
+        lines.append("There were no labels to compare with, so this report cannot say how often the answers are right.")
+    if results.get("quarantined"):
+        lines.append(f"{results['quarantined']} recordings were set aside; quarantine.csv says why.")
+    return lines
+
+
+def _numbers(results: Results, metrics: Results) -> list[Number]:
+    if not metrics:
+        return [
+            Number("utterances", str(results.get("utterances", "–")), main=True),
+            Number("mean confidence", percent(results.get("mean_confidence"))),
+        ]
+    adapted = [Number(label, percent(metrics.get(key)), main=key == "uar") for key, label in _SCORES.items()]
+    return [Number("UAR before", percent(metrics.get("source_uar"))), *adapted]
+
+
+def _quality(metrics: Results, classes: list[str]) -> Section | None:
+    blocks: list[Block] = []
+    if metrics.get("recall"):
+        rows = [["adapted", *(percent(metrics["recall"].get(name)) for name in classes)]]
+        blocks.append(Table("Recall of each emotion, percent", ("", *classes), rows))
+    if metrics.get("confusion"):
+        blocks.append(Matrices([confusion_matrix("Adapted model", classes, metrics["confusion"])]))
+    text = "The labels served for these figures only. Rows are the true emotions, columns the answers."
+    return Section("Against the labels", [text], blocks) if blocks else None
+
+
+def _answers(results: Results) -> Section | None:
+    answers = results.get("answers") or {}
+    total = sum(answers.values())
+    if not total:
+        return None
+    rows = [[str(emotion), str(count), percent(count / total)] for emotion, count in answers.items()]
+    text = "A distribution that you know to be wrong (one emotion everywhere, say) is a sign that adaptation failed."
+    return Section("What the model answers", [text], [Table("Answers", ("emotion", "utterances", "percent"), rows)])
+
+
+def _training(results: Results) -> Section | None:
+    history = results.get("history") or []
+    lines: dict[str, dict[float, list[float]]] = {}
+    for number, entry in enumerate(history):
+        for name, value in entry.items():
+            if name not in ("epoch", "step") and is_number(value):
+                lines.setdefault(str(name), {})[float(entry.get("epoch", number))] = [float(value)]
+    if not lines:
+        return None
+    drawing = figures.curves(lines, x="epoch", y="value", name="history")
+    alt = "Loss and entropy over the epochs: " + ", ".join(
+        f"{name} from {points[min(points)][0]:.2f} to {points[max(points)][0]:.2f}" for name, points in lines.items()
+    )
+    caption = "Label-free: the loss, its parts, and the mean entropy of the answers (nats)."
+    return Section("The adaptation", blocks=[Drawing("history", Markup(drawing), alt, caption)])  # noqa: S704
+
+
+def _normalisation(results: Results) -> Section | None:
+    chosen = results.get("normalisation") or {}
+    if not chosen:
+        return None
+    kappa = f", κ = {chosen['kappa']:g}" if is_number(chosen.get("kappa")) else ""
+    return Section("Normalisation", [f"Rule: {chosen.get('rule', '–')}{kappa}.", str(chosen.get("reason") or "")])
+
+
+def _cautions(results: Results, metrics: Results) -> list[str]:
+    classes = results.get("allowed") or results.get("classes") or []
+    lines = [
+        f"Guessing among {len(classes)} emotions gives a UAR of {100 / max(len(classes), 1):.1f} %.",
+        "A confidence was calibrated on the source's speakers; after adaptation it is an indication only.",
+        "The model answers with categories that somebody chose. They are not what a person feels, and no basis for "
+        "a decision about a person.",
+    ]
+    if metrics:
+        lines.append(
+            "The figures are transductive: the model adapted to the utterances on which it is scored. On new "
+            "speakers expect less."
+        )
+    return lines
