@@ -161,7 +161,7 @@ class Seed:
             study=contender,
             sites={name: key.public_hex for name, key in keys.items()},
             method=self.method.name,
-            options=self.method.settings.model_dump(mode="json"),
+            options=self.method.settings.model_dump(mode="json", exclude_none=True),
             layout=layout,
             schedule=self.schedule.model_copy(update={"steps": self.steps}),
             rounds=min(rounds, self.steps - personal_steps),
@@ -206,6 +206,22 @@ class Seed:
             p = probabilities(model, site.data.x, self.source.temperature, site.data.class_mask)
             joined[list(site.index)] = p.cpu()
         return joined
+
+
+def check(settings: SimulationSettings) -> None:
+    """Look at the method before any work.
+
+    Raises:
+        UsageError: there is no such method.
+        ConfigError: its options do not fit, or it trains nothing although contenders are to be joined.
+    """
+    method = make(settings.method.name, settings.method.options)
+    joining = {"federated", "personal", "newcomer"} & set(settings.contenders)
+    if joining and not isinstance(method, Gradient):
+        raise ConfigError(
+            f"The method {method.name} trains nothing that could travel.",
+            f"Choose a method with gradient steps, or leave out {', '.join(sorted(joining))}.",
+        )
 
 
 def run_seed(settings: SimulationSettings, world: World, seed: int, device: torch.device) -> SeedResult:

@@ -47,7 +47,7 @@ import torch
 from fedser import console
 from fedser.audio.dataset import SpeechData
 from fedser.compute import one_thread
-from fedser.evaluate.contenders import SeedResult, run_seed
+from fedser.evaluate.contenders import SeedResult, check, run_seed
 from fedser.evaluate.manifest import run_manifest
 from fedser.evaluate.report import write_report
 from fedser.evaluate.results import collect, write_tables
@@ -79,6 +79,7 @@ def run(
         FedserError: data, settings or the folder do not fit.
     """
     begin = time.perf_counter()
+    check(settings)
     output_folder(out)
     world = build(settings, device)
     seeds = []

@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedser.adapt import Schedule, adapt, make, probabilities
+from fedser.adapt import Schedule, Target, adapt, make, probabilities
+from fedser.adapt.bn import Bn
+from fedser.config import Settings
 from fedser.federation.layout import Layout, pack, unpack
 from fedser.federation.schema import Order, Scalars
 from fedser.federation.stages import LocalData, SiteWork
 from fedser.models import EmotionClassifier
-
-SETTLE_BATCH = 1024  # utterances a pass when statistics are recomputed; parts are of nearly equal size
 
 
 def adapt_locally(work: SiteWork) -> SiteWork:
@@ -67,25 +67,14 @@ def assemble(data: LocalData, *parts: Mapping[str, Tensor]) -> EmotionClassifier
     return model.eval()
 
 
-@torch.no_grad()
 def settle(model: EmotionClassifier, x: Tensor) -> None:
     """Recompute the running statistics of batch normalisation on the site's utterances, in place.
 
     They never travel: after averaging, a site's old ones describe other weights than the model now has.
     """
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    if not norms or len(x) < 2:
-        return
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over the batches
-        norm.train()
-    for part in torch.chunk(x.to(next(model.parameters()).device), math.ceil(len(x) / SETTLE_BATCH)):
-        model.embed(part)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
-    model.eval()
+    norm = Bn(Settings())
+    if len(x) >= norm.minimum:
+        norm.solve(model, Target(x.to(next(model.parameters()).device), None, None, seed=0))
 
 
 def change(after: Mapping[str, Tensor], before: Tensor, layout: Layout) -> Tensor:
