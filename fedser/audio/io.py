@@ -53,9 +53,7 @@ def read(
         first, count = bounds(path, sound.frames, sound.samplerate, start, end)
         if channel is not None and not 0 <= channel < sound.channels:
             raise AudioError(f"{path} has no channel {channel}: it has {sound.channels}.", "Channels count from 0.")
-        rate = int(sound.samplerate)
-        if problem := implausible_rate(rate):
-            raise AudioError(f"{path} cannot be used: {problem}.", _HINT)
+        rate = usable_rate(path, sound)
         frames = _frames(sound, first, count)
     wave = frames[:, channel] if channel is not None else frames.mean(axis=1)
     if not np.isfinite(wave).all():
@@ -73,6 +71,18 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
         if not path.is_file():
             raise AudioError(f"{path} does not exist or is no file.", "Check the path.") from None
         raise AudioError(f"{path} cannot be decoded: {_reason(error)}.", _HINT) from None
+
+
+def usable_rate(path: Path, sound: soundfile.SoundFile) -> int:
+    """The sample rate in Hz.
+
+    Raises:
+        AudioError: no recording of speech has that rate.
+    """
+    rate = int(sound.samplerate)
+    if problem := implausible_rate(rate):
+        raise AudioError(f"{path} cannot be used: {problem}.", _HINT)
+    return rate
 
 
 def bounds(path: Path, frames: int, rate: int, start: float | None, end: float | None) -> tuple[int, int]:

@@ -118,6 +118,8 @@ def measure(path: Path, utterances: Sequence[Utterance]) -> Recording:
                 if isinstance(part, Part) and part.first < frames + len(block) and part.last > frames:
                     part.add(block[max(part.first - frames, 0) : part.last - frames])
             frames += len(block)
+        for first in {part.first for part in parts if isinstance(part, Part) and 0 < part.first < frames}:
+            sound.seek(first)  # a damaged file may play through and yet not seek
     return Recording(rate, channels, digest, content.hexdigest(), claimed, frames, tuple(parts))
 
 

@@ -140,6 +140,11 @@ def _from_files(directory: Path, chosen: Corpus | None, name: str | None, need_l
 
 def _recordings(directory: Path) -> folder.Found:
     if directory.is_file():
+        if directory.suffix.casefold() not in folder.AUDIO:
+            raise NoAudioError(
+                f"{directory} is neither a folder, nor a manifest, nor a recording.",
+                "Manifests end in .csv or .jsonl; recordings are WAV, FLAC, OGG, AIFF or MP3.",
+            )
         found = folder.Found(audio=[directory])
     elif not directory.exists():
         raise NoAudioError(f"{directory} does not exist.", "Name an existing folder, manifest or recording.")

@@ -54,7 +54,7 @@ def levels(path: Path, *, mix: bool) -> np.ndarray:
     """
     parts: list[np.ndarray] = []
     with io.opened(path) as sound:
-        rate = int(sound.samplerate)
+        rate = io.usable_rate(path, sound)
         rest = np.zeros((0, 1 if mix else sound.channels), dtype=np.float64)
         done = 0  # whole frames so far
         while len(block := sound.read(_BLOCK, dtype="float64", always_2d=True)):

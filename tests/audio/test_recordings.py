@@ -145,6 +145,7 @@ def test_a_single_file(tmp_path: Path) -> None:
         (lambda root: root, "holds no recordings"),
         (lambda root: touch(root, "a.txt", ".hidden.wav", "__MACOSX/b.wav"), "holds no recordings"),
         (lambda root: touch(root, "s1_an_1.avi", "b.m4a"), "2 files, but none in a format"),
+        (lambda root: touch(root, "notes.txt") / "notes.txt", "neither a folder, nor a manifest, nor a recording"),
     ],
 )
 def test_nothing_to_read(tmp_path: Path, make, message: str) -> None:

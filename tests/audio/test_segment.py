@@ -137,6 +137,11 @@ def test_a_broken_file_is_set_aside_and_the_run_goes_on(tmp_path: Path) -> None:
     assert [finding.reason for finding in outcome.aside] == ["corrupt"]
 
 
+def test_a_rate_that_no_speech_has_is_set_aside(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sound([], 1.0), 50)
+    assert [finding.reason for finding in cut(tmp_path).aside] == ["corrupt"]
+
+
 def test_levels_do_not_depend_on_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", sound([(0.2, 0.9)], 2.0, rate=24414), 24414, subtype="DOUBLE")
     whole = vad.levels(tmp_path / "a.wav", mix=True)
