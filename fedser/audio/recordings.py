@@ -78,7 +78,11 @@ def resolve(
     """
     chosen = _named(corpus)
     rule = speaker_rule(speaker_from) if speaker_from is not None else None
-    found = _declared(directory, mapping, ignore) or _from_files(directory, chosen, corpus, need_labels)
+    try:
+        found = _declared(directory, mapping, ignore) or _from_files(directory, chosen, corpus, need_labels)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NoAudioError(f"{directory} cannot be read: {reason}.", "Check its permissions.") from None
     if need_labels and not any(utterance.emotion for utterance in found.utterances):
         raise UnknownLabelError(f"{directory}: the recordings have no emotion labels.", RULES)
     return rule(found) if rule else _honest(found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -168,14 +170,27 @@ def test_link_loops_end_and_linked_folders_are_read_once(tmp_path: Path) -> None
     assert names == ["a/1.wav", "b/2.wav"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
-def test_a_closed_folder_is_an_error_and_below_the_root_set_aside(tmp_path: Path) -> None:
-    root = touch(tmp_path, "open/1.wav", "closed/2.wav")
+@pytest.fixture
+def strangers_folder() -> Iterator[Path]:
+    """A folder that is not pytest's own, looked at without the superuser's rights."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        superuser = os.geteuid() == 0
+        if superuser:
+            os.seteuid(65534)
+        yield Path(name)
+        if superuser:
+            os.seteuid(0)
+        (Path(name) / "closed").chmod(0o755)
+
+
+def test_a_closed_folder_is_an_error_and_below_the_root_set_aside(strangers_folder: Path) -> None:
+    root = touch(strangers_folder, "open/1.wav", "closed/2.wav")
     (root / "closed").chmod(0)
     assert [one.reason for one in recordings.resolve(root).aside] == ["unreadable"]
-    with pytest.raises(NoAudioError, match="permission denied"):
-        recordings.resolve(root / "closed")
-    (root / "closed").chmod(0o755)
+    for place in (root / "closed", root / "closed" / "2.wav"):
+        with pytest.raises(NoAudioError, match="permission denied"):
+            recordings.resolve(place)
 
 
 def test_the_order_is_sorted_and_repeats(tmp_path: Path) -> None:
