@@ -14,6 +14,7 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 
 _SLACK = 0.01
 """Seconds of missing or surplus data that are put down to careless writers."""
+_UNCOMPRESSED = {1, 3, 6, 7, 0xFFFE}
 _UNKNOWN = {0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}
 """Data lengths of writers that could not seek back: the length was not known, so nothing is claimed."""
 
@@ -55,15 +56,17 @@ def _chunks(file: BinaryIO, size: int) -> str | None:
     while len(head := file.read(8)) == 8:
         name, length = head[:4], struct.unpack("<I", head[4:])[0]
         if name == b"fmt ":
-            body = file.read(length)
+            body = file.read(min(length, 16))
             if len(body) < 16:
                 return "its format chunk is cut off"
             kind, channels, rate, byte_rate, align, _ = struct.unpack("<HHIIHH", body[:16])
-            if kind in (1, 3, 6, 7) and abs(byte_rate - rate * align) > channels:
-                return (
-                    f"it claims {rate} Hz but {byte_rate} bytes a second, which is {_hertz(byte_rate, align)}"
-                )
-            file.seek(length % 2, 1)
+            # Some writers leave the bytes a second empty or forget the channels; the sound is as claimed.
+            honest = (0, rate * align, rate * align // max(channels, 1))
+            if kind in _UNCOMPRESSED and all(abs(byte_rate - value) > 1 for value in honest):
+                return f"it claims {rate} Hz but {byte_rate} bytes a second, which is {_hertz(byte_rate, align)}"
+            if kind in _UNCOMPRESSED:
+                byte_rate = rate * align
+            file.seek(max(length - 16, 0) + length % 2, 1)
         elif name == b"data":
             return _data(file, size - file.tell(), length, byte_rate)
         else:

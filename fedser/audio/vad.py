@@ -122,7 +122,7 @@ def speech(level: np.ndarray, leaked: np.ndarray | None = None) -> list[Span]:
     if loud - quiet < _LEAST_CONTRAST and len(level) > _WINDOW:
         return []  # a long steady sound: hum or hiss
     floor = np.minimum(_floor(level), loud - _LEAST_CONTRAST)
-    threshold = floor + np.clip(0.4 * (loud - floor), 4.0, 12.0)
+    threshold = floor + np.clip(0.25 * (loud - floor), 3.0, 12.0)
     active = level > np.maximum(threshold, max(_LOWEST, loud - _RANGE))
     if leaked is not None:
         active &= ~leaked

@@ -225,6 +225,12 @@ def test_headers_of_honest_writers_pass(tmp_path: Path, subtype: str) -> None:
         assert riff_problem(tmp_path / "b.wav") is None
 
 
+@pytest.mark.parametrize("claimed", [0, 88200])  # left empty, and the channels forgotten
+def test_bytes_a_second_that_careless_writers_leave_are_forgiven(tmp_path: Path, claimed: int) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(channels=2), 44100, subtype="PCM_16")
+    assert riff_problem(patched(tmp_path / "a.wav", 28, struct.pack("<I", claimed))) is None
+
+
 def test_a_cut_flac_is_set_aside(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", noise(3.0), RATE)
     data = (tmp_path / "a.flac").read_bytes()
