@@ -24,8 +24,8 @@ def _complex(hertz: float, seconds: float = 1.0, harmonics: int = 12) -> np.ndar
     return sum(np.sin(2 * np.pi * hertz * k * time + k) / k for k in range(1, top + 1))
 
 
-def _pulses(hertz: float, jitter: float = 0.0, shimmer: float = 0.0) -> np.ndarray:
-    """Two seconds of smooth pulses; mean absolute differences of neighbours are these shares of the mean."""
+def _pulses(hertz: float, jitter: float = 0.0, shimmer: float = 0.0) -> tuple[np.ndarray, float, float]:
+    """Two seconds of smooth pulses with random periods and heights, and their true jitter and shimmer."""
     rng = np.random.default_rng(0)
     time = np.arange(2 * RATE) / RATE
     count = int(2 * hertz)
@@ -35,7 +35,9 @@ def _pulses(hertz: float, jitter: float = 0.0, shimmer: float = 0.0) -> np.ndarr
     signal = np.zeros(len(time))
     for position, height in zip(0.01 + np.cumsum(periods), heights, strict=True):
         signal += height * np.exp(-0.5 * ((time - position) / 2.5e-4) ** 2)
-    return signal + 1e-4 * rng.standard_normal(len(time))
+    signal += 1e-4 * rng.standard_normal(len(time))
+    truth = [float(np.abs(np.diff(x)).mean() / x.mean()) for x in (periods, heights)]
+    return signal, truth[0], truth[1]
 
 
 def _described(signal: np.ndarray) -> dict[str, np.ndarray]:
@@ -113,18 +115,16 @@ def test_path_search_against_all_paths():
         assert _slow_path(only, there) == pytest.approx(_slow_path(here, there), abs=1e-9)
 
 
-def test_jitter_rises_with_the_perturbation_of_periods():
-    values = [float(_described(_pulses(125, jitter=j))["jitter"].mean()) for j in (0.0, 0.01, 0.03)]
-    assert values[0] < 0.005
-    assert values[1] == pytest.approx(0.01, abs=0.003)
-    assert values[2] == pytest.approx(0.03, abs=0.01)
+@pytest.mark.parametrize("jitter", [0.0, 0.01, 0.02])
+def test_jitter_is_the_perturbation_of_periods(jitter):
+    signal, truth, _ = _pulses(125, jitter=jitter)
+    assert float(_described(signal)["jitter"].mean()) == pytest.approx(truth, abs=0.002)
 
 
-def test_shimmer_rises_with_the_perturbation_of_heights():
-    values = [float(_described(_pulses(125, shimmer=s))["shimmer"].mean()) for s in (0.0, 0.1, 0.3)]
-    assert values[0] < 0.02
-    assert values[1] == pytest.approx(0.1, abs=0.03)
-    assert values[2] == pytest.approx(0.3, abs=0.06)
+@pytest.mark.parametrize("shimmer", [0.0, 0.1, 0.3])
+def test_shimmer_is_the_perturbation_of_heights(shimmer):
+    signal, _, truth = _pulses(125, shimmer=shimmer)
+    assert float(_described(signal)["shimmer"].mean()) == pytest.approx(truth, abs=0.01 + 0.15 * truth)
 
 
 def test_amplitude_modulation_raises_shimmer():

@@ -92,6 +92,10 @@ def _perturbation(signal: Tensor, centres: Tensor, period: Tensor) -> tuple[Tens
     spread = torch.linspace(-SEARCH, SEARCH, POINTS, device=signal.device) * period[:, None]
     place = (expected[:, :, None] + spread.round().long()[:, None]).clamp(1, len(signal) - 2)
     near = signal[place] * sign[:, :, None]
+    best = place.gather(2, near.argmax(2, keepdim=True))
+    # The points may be up to four samples apart: climb to the sample that is highest nearby.
+    place = (best + torch.arange(-2, 3, device=signal.device)).clamp(1, len(signal) - 2)
+    near = signal[place] * sign[:, :, None]
     best = place.gather(2, near.argmax(2, keepdim=True))[..., 0]
     left, middle, right = (signal[best + k] * sign for k in (-1, 0, 1))
     bend = (left - 2.0 * middle + right).clamp_max(-FLOOR)
