@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +62,7 @@ def segment(
     """
     root = recordings.root if recordings.root.is_dir() else recordings.root.parent
     result = Segmentation(aside=list(recordings.aside))
+    _levels.cache_clear()
     names = {utterance.path: _names(utterance.path, root) for utterance in recordings.utterances}
     if turns is not None and not any(name in turns for pair in names.values() for name in pair):
         raise ManifestError(
@@ -88,7 +90,7 @@ def _add(
 ) -> None:
     """Add the segments of one recording."""
     try:
-        level = vad.levels(utterance.path, mix=channels == "mix" and utterance.channel is None)
+        level = _levels(utterance.path, channels == "mix" and utterance.channel is None)
         if utterance.channel is not None and utterance.channel >= len(level):
             raise AudioError(f"{utterance.path} has no channel {utterance.channel}: it has {len(level)}.")
     except AudioError as error:
@@ -108,6 +110,12 @@ def _add(
         result.segments += [replace(one, start=start, end=end) for one, (start, end) in pieces]
     if len(result.segments) == before:
         result.aside.append(Finding(utterance, "no_speech", "no stretch of speech of at least 1 s was found"))
+
+
+@lru_cache(maxsize=2)
+def _levels(path: Path, mix: bool) -> np.ndarray:
+    """The rows of a manifest that lie in one file share its levels."""
+    return vad.levels(path, mix=mix)
 
 
 def _parties(utterance: Utterance, name: str, channels: Channels, rows: int) -> list[tuple[Utterance, int]]:

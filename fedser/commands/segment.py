@@ -36,6 +36,7 @@ def segment(
     form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = Format.text,
 ) -> None:
     """Find speech in long recordings and write a manifest of segments of 1 to 15 s."""
+    from fedser import files
     from fedser.audio import manifest, recordings
     from fedser.audio import rttm as turns_of
     from fedser.audio import segment as cutting
@@ -44,6 +45,7 @@ def segment(
         raise UsageError(f"{out} is no manifest's name.", "Let --out end in .csv or .jsonl.")
     if out.is_file() and not all(row.end for row in manifest.read(out)):
         raise UsageError(f"{out} exists and was not written by fedser segment.", "Give --out another name.")
+    files.output_folder(out.parent)
     turns = turns_of.read(rttm) if rttm is not None else None
     found = recordings.resolve(directory, corpus=corpus, speaker_from=speaker_from, ignore=out)
     outcome = cutting.segment(found, channels.value, turns)
