@@ -31,7 +31,7 @@ def simulate(
     from fedser.config import load
     from fedser.evaluate.results import table
     from fedser.evaluate.simulate import run
-    from fedser.evaluate.world import SimulationSettings
+    from fedser.evaluate.simulation_settings import SimulationSettings
 
     chosen = [*(overrides or []), *([] if seed is None else [f"seeds=[{seed}]"])]
     settings = load(SimulationSettings, config, chosen)

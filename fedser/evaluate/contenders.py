@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule, adapt, make, probabilities
 from fedser.adapt.method import Gradient
-from fedser.bundle.keys import SigningKey
-from fedser.compute import generator
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
+from fedser.evaluate.federate import federate, site_seed
+from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.world import (
-    SimulationSettings,
     SiteWorld,
     SourceModel,
     World,
@@ -26,11 +24,11 @@ from fedser.evaluate.world import (
     local_steps,
     source_model,
 )
-from fedser.federation.layout import layout_of, pack, unpack
 from fedser.federation.local import settle
-from fedser.federation.provider import Plan, Provider, Refused
-from fedser.federation.site import Site
-from fedser.federation.stages import apply_update, average
+from fedser.models import EmotionClassifier
+
+DRAWN = ("source", "personal")  # before and after, in the report
+CURVES = ("federated", "personal")
 
 
 @dataclass
@@ -42,6 +40,7 @@ class SeedResult:
         curves: (round, UAR, worst site's UAR), by contender.
         refusals: (contender, round, site, code).
         sites: normalisation rule, κ and reason of each site.
+        embedded: bottleneck outputs [N, d], of the first seed and the contenders that are drawn.
     """
 
     seed: int
@@ -49,17 +48,7 @@ class SeedResult:
     curves: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
     refusals: list[tuple[str, int, str, str]] = field(default_factory=list)
     sites: list[tuple[str, float, str]] = field(default_factory=list)
-
-
-class InProcess:
-    """The transport of a simulation: it calls the site."""
-
-    def __init__(self, sites: dict[str, Site]) -> None:
-        self._sites = sites
-
-    def deliver(self, site: str, order: bytes) -> bytes:
-        """The site's reply to an order."""
-        return self._sites[site].answer(order)
+    embedded: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,38 +68,41 @@ class Seed:
     def run(self) -> SeedResult:
         """Compute all contenders that the settings name."""
         for name in self.settings.contenders:
-            self.result.probabilities[name] = getattr(self, f"_{name}")()
+            models = getattr(self, f"_{name}")()
+            self.result.probabilities[name] = self._join(models)
+            if name in DRAWN and self.seed == self.settings.seeds[0]:
+                self.result.embedded[name] = self._embed(models)
         return self.result
 
-    def _source(self) -> Tensor:
-        return self._join([self.source.model for _ in self.sites])
+    def _source(self) -> list[nn.Module]:
+        return [self.source.model for _ in self.sites]
 
-    def _bn(self) -> Tensor:
+    def _bn(self) -> list[nn.Module]:
         """The source with its running statistics recomputed at each site: what settling alone brings."""
-        models = []
+        models: list[nn.Module] = []
         for site in self.sites:
             model = copy.deepcopy(self.source.model)
             settle(model, site.data.x)
             models.append(model)
-        return self._join(models)
+        return models
 
-    def _alone(self) -> Tensor:
-        return self._join([self._adapted(site.data.x, self.steps, site.name) for site in self.sites])
+    def _alone(self) -> list[nn.Module]:
+        return [self._adapted(site.data.x, self.steps, site.name) for site in self.sites]
 
-    def _pooled(self) -> Tensor:
+    def _pooled(self) -> list[nn.Module]:
         """All target data in one place, each site's normalised by its own statistics, K × sites steps."""
         model = self._adapted(torch.cat([site.data.x for site in self.sites]), self.steps * len(self.sites), "pooled")
-        return self._join([model for _ in self.sites])
+        return [model for _ in self.sites]
 
-    def _federated(self) -> Tensor:
-        return self._join(self._federation("federated", self.sites, self.settings.federation.rounds, 0)[0])
+    def _federated(self) -> list[nn.Module]:
+        return self._federation("federated", self.sites, self.settings.federation.rounds, 0)[0]
 
-    def _personal(self) -> Tensor:
+    def _personal(self) -> list[nn.Module]:
         own = self.settings.federation
         last = round(own.personal * self.steps)
-        return self._join(self._federation("personal", self.sites, own.personal_rounds or own.rounds, last)[0])
+        return self._federation("personal", self.sites, own.personal_rounds or own.rounds, last)[0]
 
-    def _newcomer(self) -> Tensor:
+    def _newcomer(self) -> list[nn.Module]:
         """Each site in turn stays out; the others' model meets it with settled statistics and no training."""
         models: list[nn.Module] = []
         for newcomer in self.sites:
@@ -123,7 +115,7 @@ class Seed:
             model.load_state_dict({**model.state_dict(), **tensors})
             settle(model, newcomer.data.x)
             models.append(model)
-        return self._join(models)
+        return models
 
     def _adapted(self, x: Tensor, steps: int, name: str) -> nn.Module:
         schedule = self.schedule.model_copy(update={"steps": steps})
@@ -142,62 +134,29 @@ class Seed:
         self, contender: str, members: Sequence[SiteWorld], rounds: int, personal_steps: int
     ) -> tuple[list[nn.Module], dict[str, Tensor]]:
         """Run a federation; returns each member's model and the last joint tensors by name."""
-        policy, own, model = self.settings.policy, self.settings.federation, self.source.model
-        allowed = policy.may_leave(model.adaptable(), model.first_layer())
-        trained = self.method.trainable(model) if isinstance(self.method, Gradient) else ()
-        layout = layout_of(model, allowed & set(trained))
-        if not layout or self.steps - personal_steps < 1:
-            raise ConfigError(
-                "Nothing would travel: the method, the policy or the steps leave nothing to join.",
-                "Choose a method that trains, policy.leave=all_but_first, and federation.personal below 1.",
-            )
-        provider_key = SigningKey(Ed25519PrivateKey.generate())
-        keys = {site.name: SigningKey(Ed25519PrivateKey.generate()) for site in members}
-        sites = {
-            site.name: Site(site.name, contender, site.data, policy, keys[site.name], provider_key.public_hex)
-            for site in members
-        }
-        plan = Plan(
+        watch = None
+        if contender in CURVES:
+
+            def watch(number: int, models: list[nn.Module]) -> None:
+                """Score the joint model after each round; labels serve the curve alone."""
+                total, worst = scores(self.world, self._join(models))
+                self.result.curves.setdefault(contender, []).append((number, total, worst))
+
+        joined = federate(
+            members,
+            self.source.model,
+            self.method,
+            self.schedule.model_copy(update={"steps": self.steps}),
+            self.settings.federation,
+            self.settings.policy,
             study=contender,
-            sites={name: key.public_hex for name, key in keys.items()},
-            method=self.method.name,
-            options=self.method.settings.model_dump(mode="json", exclude_none=True),
-            layout=layout,
-            schedule=self.schedule.model_copy(update={"steps": self.steps}),
-            rounds=min(rounds, self.steps - personal_steps),
+            rounds=rounds,
             personal_steps=personal_steps,
             seed=self.seed,
+            watch=watch,
         )
-        stages = (average(weighting=own.weighting), apply_update(own.momentum, own.rate))
-        provider = Provider(plan, provider_key, InProcess(sites), stages, site_seed)
-        watch = self._watch(contender, members, sites, layout) if contender in ("federated", "personal") else None
-        start = pack(dict(model.named_parameters()), layout)
-        if watch is not None:
-            watch(0, start)
-        last = provider.run(start, watch)
-        self._note(contender, provider.refusals)
-        tensors = unpack(last, layout)
-        models = [site.personal() or self.source.model for site in sites.values()]
-        return list(models), tensors
-
-    def _watch(
-        self,
-        contender: str,
-        members: Sequence[SiteWorld],
-        sites: dict[str, Site],
-        layout: tuple[tuple[str, tuple[int, ...]], ...],
-    ) -> Callable[[int, Tensor], None]:
-        """Score the joint model after each round; labels serve the curve alone."""
-
-        def watch(number: int, tensors: Tensor) -> None:
-            models = [sites[site.name].model(unpack(tensors, layout)) for site in members]
-            total, worst = scores(self.world, self._join(list(models)))
-            self.result.curves.setdefault(contender, []).append((number, total, worst))
-
-        return watch
-
-    def _note(self, contender: str, refusals: Sequence[Refused]) -> None:
-        self.result.refusals += [(contender, refused.round, refused.site, refused.code) for refused in refusals]
+        self.result.refusals += [(contender, r.round, r.site, r.code) for r in joined.refusals]
+        return joined.models, joined.tensors
 
     def _join(self, models: Sequence[nn.Module]) -> Tensor:
         """Probabilities [N, C] of all target utterances, each site's from its own model."""
@@ -205,6 +164,21 @@ class Seed:
         for site, model in zip(self.sites, models, strict=True):
             p = probabilities(model, site.data.x, self.source.temperature, site.data.class_mask)
             joined[list(site.index)] = p.cpu()
+        return joined
+
+    @torch.no_grad()
+    def _embed(self, models: Sequence[nn.Module]) -> Tensor:
+        """Bottleneck outputs [N, d] of all target utterances; an empty tensor for models that have none."""
+        parts = [
+            (site.index, model.embed(site.data.x).cpu())
+            for site, model in zip(self.sites, models, strict=True)
+            if isinstance(model, EmotionClassifier)
+        ]
+        if len(parts) < len(self.sites):
+            return torch.zeros(0)
+        joined = torch.zeros(len(self.world.target), parts[0][1].shape[1])
+        for index, embedded in parts:
+            joined[list(index)] = embedded
         return joined
 
 
@@ -237,11 +211,6 @@ def run_seed(settings: SimulationSettings, world: World, seed: int, device: torc
     result = SeedResult(seed, sites=[(s.normaliser.rule, s.normaliser.kappa, s.normaliser.reason) for s in sites])
     steps = local_steps(schedule, sites)
     return Seed(settings, world, source, sites, method, schedule, steps, seed, result).run()
-
-
-def site_seed(seed: int, name: str) -> int:
-    """The seed of one site: the same alone and in a federation, another one for each site."""
-    return generator("site", seed, name).initial_seed()
 
 
 def scores(world: World, probabilities: Tensor) -> tuple[float, float]:

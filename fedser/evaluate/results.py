@@ -17,7 +17,9 @@ import torch
 
 from fedser.evaluate import metrics
 from fedser.evaluate.contenders import SeedResult
-from fedser.evaluate.world import SimulationSettings, World, labels_of
+from fedser.evaluate.embedding import embeddings
+from fedser.evaluate.simulation_settings import SimulationSettings
+from fedser.evaluate.world import World, labels_of
 from fedser.files import write_text
 
 LABELS = {
@@ -56,6 +58,7 @@ def collect(settings: SimulationSettings, world: World, seeds: Sequence[SeedResu
             if name in settings.contenders
         },
         "uar": {name: _percent(entry["mean"]["uar"]) for name, entry in by_name.items()},
+        "embeddings": embeddings(world, seeds),
         "refusals": [
             {"seed": result.seed, "setting": name, "round": number, "site": site, "code": code}
             for result in seeds

@@ -23,6 +23,7 @@
      "curves": {NAME: [{"seed": int, "round": int, "uar": x, "worst_site_uar": x}]},
                                              federated and personal; round 0 is before the first round
      "uar": {NAME: percent},                 mean over seeds, what --format json prints
+     "embeddings": [{"label": str, "points": [[x, y]], "classes": [int]}],   t-SNE of the first seed's bottleneck
      "refusals": [{"seed": int, "setting": str, "round": int, "site": str, "code": str}]}
 
 Beside it ``results.csv`` (one row a setting and seed), ``predictions.csv`` (seed, setting, site, path, emotion,
@@ -34,7 +35,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +52,8 @@ from fedser.evaluate.contenders import SeedResult, check, run_seed
 from fedser.evaluate.manifest import run_manifest
 from fedser.evaluate.report import write_report
 from fedser.evaluate.results import collect, write_tables
-from fedser.evaluate.world import SimulationSettings, World, build
+from fedser.evaluate.simulation_settings import SimulationSettings
+from fedser.evaluate.world import World, build
 from fedser.files import output_folder
 
 
@@ -115,11 +117,15 @@ def _seeds(settings: SimulationSettings, world: World, jobs: int, device: torch.
         try:
             for future in waiting:
                 packed = future.result()
-                tensors = {name: torch.from_numpy(p) for name, p in packed.probabilities.items()}
-                yield replace(packed.result, probabilities=tensors)
+                yield replace(
+                    packed.result, probabilities=_tensors(packed.probabilities), embedded=_tensors(packed.embedded)
+                )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,15 @@ class _PackedWorld:
     """A world whose tensors travel to another process as plain arrays."""
 
     world: World
-    source: dict[str, npt.NDArray[np.float32]]
+    source: Arrays
     target: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class _PackedResult:
     result: SeedResult
-    probabilities: dict[str, npt.NDArray[np.float32]]
+    probabilities: Arrays
+    embedded: Arrays
 
 
 _here: list[tuple[SimulationSettings, World, torch.device]] = []  # filled once in each worker process
@@ -165,8 +172,16 @@ def _start(settings: SimulationSettings, packed: _PackedWorld, device: str) -> N
 def _one_seed(seed: int) -> _PackedResult:
     settings, world, device = _here[0]
     result = run_seed(settings, world, seed, device)
-    plain = {name: p.numpy() for name, p in result.probabilities.items()}
-    return _PackedResult(replace(result, probabilities={}), plain)
+    plain = replace(result, probabilities={}, embedded={})
+    return _PackedResult(plain, _arrays(result.probabilities), _arrays(result.embedded))
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _peak_mb() -> float:

@@ -1,4 +1,4 @@
-"""The world of a simulation: its settings, the source model, and sites with their data.
+"""The world of a simulation: the source model, and sites with their data.
 
 Classes: a source that is trained in the run learns the emotions that source and target share. A bundle keeps
 its own; ``classes`` masks those that the sites do not have. Target utterances of other emotions are left out of
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fedser import bundle as bundles
@@ -24,98 +22,12 @@ from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
 from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
-from fedser.config import Settings
 from fedser.errors import ConfigError, TooLittleDataError
-from fedser.evaluate.partition import PartitionSettings, SiteIndex, partition
-from fedser.federation.policy import Policy
+from fedser.evaluate.partition import SiteIndex, partition
+from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.federation.stages import LocalData
-from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings
-from fedser.train import TrainSettings, fit_linear, train_model
-
-Contender = Literal["source", "bn", "alone", "federated", "personal", "pooled", "newcomer"]
-CONTENDERS: tuple[Contender, ...] = get_args(Contender)
-
-
-def _seeds(value: object) -> object:
-    """Accept a number of seeds (0 … n−1), or ``0,1,2``, beside a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class SourceSettings(Settings):
-    """Where the source model comes from: labelled ``corpora`` (name → folder) to train on with each seed, or a
-    ``bundle``; without either, the bundle that ships with fedser.
-    """
-
-    corpora: dict[str, Path] = Field(default_factory=dict)
-    readers: dict[str, str] = Field(default_factory=dict)
-    bundle: Path | None = None
-    signer: str | None = None
-    features: FeatureSettings = FeatureSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
-
-
-class TargetSettings(Settings):
-    """Labelled recordings that play the sites' speech (labels serve the metrics): name → folder or manifest."""
-
-    corpora: dict[str, Path] = Field(min_length=1)
-    readers: dict[str, str] = Field(default_factory=dict)
-    speaker_from: str | None = None
-
-
-class MethodSettings(Settings):
-    """The method that all contenders run, and its options."""
-
-    name: str = "ecan"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class RoundSettings(Settings):
-    """How sites join.
-
-    Attributes:
-        rounds: exchanges.
-        personal: share of the local steps that ``personal`` keeps for the last adaptation at the site.
-        personal_rounds: exchanges of ``personal`` before it; as many as ``rounds`` when None.
-        weighting: of the mean: ``uniform``, or by the sites' coarse ``counts``.
-        momentum: of the server.
-        rate: the server's step, as a share of the joint update.
-    """
-
-    rounds: int = Field(default=5, ge=1)
-    personal: float = Field(default=0.3, ge=0, le=1)
-    personal_rounds: int | None = Field(default=None, ge=1)
-    weighting: Literal["uniform", "counts"] = "uniform"
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    rate: float = Field(default=1.0, gt=0, le=10)
-
-
-class SimulationSettings(Settings):
-    """One simulation.
-
-    Attributes:
-        schedule: of the local loop, the same for all contenders; the method's own when None. Its steps (or its
-            epochs over a site of mean size) are K, the local steps of each site in all.
-        normalisation: fitted inside each site, after partitioning; a bundle's own rule when None.
-        classes: emotions that the sites have, where a bundle knows more.
-        contenders: what is compared.
-    """
-
-    name: str = "simulation"
-    source: SourceSettings = SourceSettings()
-    target: TargetSettings
-    partition: PartitionSettings = PartitionSettings()
-    normalisation: NormalisationSettings | None = None
-    method: MethodSettings = MethodSettings()
-    schedule: Schedule | None = None
-    federation: RoundSettings = RoundSettings()
-    policy: Policy = Policy()
-    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    unknown_emotions: Literal["leave_out", "adapt"] = "leave_out"
-    contenders: tuple[Contender, ...] = Field(default=CONTENDERS, min_length=1)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2, 3, 4)
+from fedser.models import EmotionClassifier, LinearClassifier
+from fedser.train import fit_linear, train_model
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedser.cli import app
 from fedser.config import load
 from fedser.errors import ConfigError
-from fedser.evaluate.world import SimulationSettings
+from fedser.evaluate.simulation_settings import SimulationSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs" / "simulate").glob("*.yaml"))
 

@@ -19,7 +19,7 @@ from fedser.errors import ConfigError, FedserError, TooLittleDataError
 from fedser.evaluate import world as worlds
 from fedser.evaluate.contenders import run_seed
 from fedser.evaluate.simulate import run
-from fedser.evaluate.world import CONTENDERS, SimulationSettings
+from fedser.evaluate.simulation_settings import CONTENDERS, SimulationSettings
 
 CPU = torch.device("cpu")
 PITCH = {"anger": 260.0, "sadness": 120.0, "neutral": 180.0, "boredom": 90.0}

@@ -1,0 +1,133 @@
+"""One simulated federation: provider and sites in this process, through the same bytes as over a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import Tensor, nn
+
+from fedser.adapt import Method, Schedule
+from fedser.adapt.method import Gradient
+from fedser.bundle.keys import SigningKey
+from fedser.compute import generator
+from fedser.errors import ConfigError
+from fedser.evaluate.simulation_settings import RoundSettings
+from fedser.evaluate.world import SiteWorld
+from fedser.federation.layout import Layout, layout_of, pack, unpack
+from fedser.federation.policy import Policy
+from fedser.federation.provider import Plan, Provider, Refused
+from fedser.federation.site import Site
+from fedser.federation.stages import apply_update, average
+from fedser.models import EmotionClassifier
+
+Watch = Callable[[int, list[nn.Module]], None]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The result of a federation.
+
+    Attributes:
+        models: each member's final model; the source model where a site refused to take part.
+        tensors: the last joint tensors, by name.
+        refusals: orders that brought no update.
+    """
+
+    models: list[nn.Module]
+    tensors: dict[str, Tensor]
+    refusals: list[Refused]
+
+
+class InProcess:
+    """The transport of a simulation: it calls the site."""
+
+    def __init__(self, sites: Mapping[str, Site]) -> None:
+        self._sites = sites
+
+    def deliver(self, site: str, order: bytes) -> bytes:
+        """The site's reply to an order."""
+        return self._sites[site].answer(order)
+
+
+def federate(
+    members: Sequence[SiteWorld],
+    model: EmotionClassifier,
+    method: Method,
+    schedule: Schedule,
+    settings: RoundSettings,
+    policy: Policy,
+    *,
+    study: str,
+    rounds: int,
+    personal_steps: int,
+    seed: int,
+    watch: Watch | None = None,
+) -> Joined:
+    """Run all rounds and the order to finish.
+
+    Args:
+        members: the sites that take part.
+        model: the source model.
+        method: what the sites run.
+        schedule: its ``steps`` are K, each site's local steps in all.
+        settings: of the server.
+        policy: of every site.
+        study: the federation's name.
+        rounds: exchanges; at most one a local step.
+        personal_steps: of the last adaptation, which stays at the site.
+        seed: of the study.
+        watch: called before the first round (0) and after each with every member's view of the joint model.
+
+    Raises:
+        ConfigError: nothing would travel.
+        QuorumError: no site took part.
+    """
+    joint_steps = (schedule.steps or 0) - personal_steps
+    layout = travelling(model, method, policy)
+    if not layout or joint_steps < 1:
+        raise ConfigError(
+            "Nothing would travel: the method, the policy or the steps leave nothing to join.",
+            "Choose a method that trains, policy.leave=all_but_first, and federation.personal below 1.",
+        )
+    key = _fresh_key()
+    keys = {site.name: _fresh_key() for site in members}
+    sites = {site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex) for site in members}
+    plan = Plan(
+        study=study,
+        sites={name: own.public_hex for name, own in keys.items()},
+        method=method.name,
+        options=method.settings.model_dump(mode="json", exclude_none=True),
+        layout=layout,
+        schedule=schedule,
+        rounds=min(rounds, joint_steps),
+        personal_steps=personal_steps,
+        seed=seed,
+    )
+    stages = (average(weighting=settings.weighting), apply_update(settings.momentum, settings.rate))
+    provider = Provider(plan, key, InProcess(sites), stages, site_seed)
+
+    def after_round(number: int, flat: Tensor) -> None:
+        if watch is not None:
+            watch(number, [site.model(unpack(flat, layout)) for site in sites.values()])
+
+    start = pack(dict(model.named_parameters()), layout)
+    after_round(0, start)
+    last = provider.run(start, after_round)
+    return Joined([site.personal() or model for site in sites.values()], unpack(last, layout), provider.refusals)
+
+
+def travelling(model: EmotionClassifier, method: Method, policy: Policy) -> Layout:
+    """The tensors that travel: those that the method trains and the policy lets go."""
+    trained = method.trainable(model) if isinstance(method, Gradient) else ()
+    return layout_of(model, policy.may_leave(model.adaptable(), model.first_layer()) & set(trained))
+
+
+def site_seed(seed: int, name: str) -> int:
+    """The seed of one site: the same alone and in a federation, another one for each site."""
+    return generator("site", seed, name).initial_seed()
+
+
+def _fresh_key() -> SigningKey:
+    return SigningKey(Ed25519PrivateKey.generate())
