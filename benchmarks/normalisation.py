@@ -40,7 +40,7 @@ RULES: dict[str, NormalisationSettings] = {
     "auto": NormalisationSettings(),
     "corpus": NormalisationSettings(rule="corpus"),
     "speaker": NormalisationSettings(rule="speaker"),
-    **{f"shrunk {k}": NormalisationSettings(rule="shrunk", kappa=k) for k in (10.0, 30.0, 100.0)},
+    **{f"shrunk {k}": NormalisationSettings(rule="shrunk", kappa=k) for k in (10, 30, 100)},
 }
 
 # --- one cell ----------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def shares(data: Mapping[str, SpeechData], seeds: int) -> list[list[str]]:
 
 
 def pair(
-    data: Mapping[str, SpeechData], models: Sequence[str], job: tuple[str, str, int]
+    data: Mapping[str, SpeechData], rules: Sequence[str], models: Sequence[str], job: tuple[str, str, int]
 ) -> list[tuple[str, str, float]]:
     """All rules and models on one ordered pair; the same rule on both sides."""
     one_thread()
@@ -114,33 +114,35 @@ def pair(
     classes = shared(data[a], data[b])
     target = only(data[b], classes)
     cells = []
-    for rule in RULES:
+    for rule in rules:
         source = Source(data[a], classes, rule, models, seed)
         cells += [(rule, model, source.score(target, rule, model)) for model in models]
     return cells
 
 
-def pairs(data: Mapping[str, SpeechData], models: Sequence[str], seeds: int, jobs: int) -> list[list[str]]:
+def pairs(
+    data: Mapping[str, SpeechData], rules: Sequence[str], models: Sequence[str], seeds: int, jobs: int
+) -> list[list[str]]:
     """UAR of every ordered pair, rule and model, the mean over seeds."""
     work = [(a, b, seed) for seed in range(seeds) for a, b in itertools.permutations(data, 2)]
     cells: dict[tuple[str, str, str], list[float]] = {}
     with ProcessPoolExecutor(jobs) as pool, progress("pairs", len(work)) as step:
-        for (a, b, _), found in zip(work, pool.map(functools.partial(pair, data, models), work), strict=True):
+        for (a, b, _), found in zip(work, pool.map(functools.partial(pair, data, rules, models), work), strict=True):
             step()
             for rule, model, value in found:
                 for place in (f"{a}:{b}", "mean"):
                     cells.setdefault((model, rule, place), []).append(value)
     places = [*(f"{a}:{b}" for a, b in itertools.permutations(data, 2)), "mean"]
     table = [["model", "rule", *places]]
-    for model, rule in itertools.product(models, RULES):
+    for model, rule in itertools.product(models, rules):
         table.append([model, rule, *(f"{np.mean(cells[model, rule, place]):.1f}" for place in places)])
     return table
 
 
-def hard(data: Mapping[str, SpeechData], models: Sequence[str], seeds: int) -> list[list[str]]:
+def hard(data: Mapping[str, SpeechData], rules: Sequence[str], models: Sequence[str], seeds: int) -> list[list[str]]:
     """UAR on shifted targets (source as recorded, rule ``auto``), the mean over six pairs and draws."""
     names = [model for model in models if model in LINEAR]
-    table = [["target", "model", *RULES]]
+    table = [["target", "model", *rules]]
     sources = {
         (a, b): Source(data[a], shared(data[a], data[b]), "auto", names, 0)
         for a, b in itertools.permutations(BALANCED, 2)
@@ -150,9 +152,9 @@ def hard(data: Mapping[str, SpeechData], models: Sequence[str], seeds: int) -> l
         for (_, b), seed in itertools.product(sources, range(seeds)):
             source = sources[_, b]
             target = _drawn(only(data[b], source.classes), draw, seed)
-            for rule, model in itertools.product(RULES, names):
+            for rule, model in itertools.product(rules, names):
                 values.setdefault((model, rule), []).append(source.score(target, rule, model))
-        table += [[name, m, *(f"{np.mean(values[m, rule]):.1f}" for rule in RULES)] for m in names]
+        table += [[name, m, *(f"{np.mean(values[m, rule]):.1f}" for rule in rules)] for m in names]
     return table
 
 
@@ -174,19 +176,20 @@ def main() -> None:
     parser.add_argument("--table", choices=("shares", "pairs", "hard"), default="shares")
     parser.add_argument("--features", choices=("functionals", "egemaps"), default="functionals")
     parser.add_argument("--models", default="logreg,logreg_self", help="logreg, logreg_self, source, ecan, …")
+    parser.add_argument("--rules", default=",".join(RULES), help="auto, corpus, speaker, shrunk 10, …")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes, for the table of pairs")
     asked = parser.parse_args()
     one_thread()
     settings = FeatureSettings(kind=asked.features)
     data = {name: dataset.load(asked.corpora / name, settings, corpus=name) for name in CORPORA}
-    models = asked.models.split(",")
+    models, rules = asked.models.split(","), asked.rules.split(",")
     if asked.table == "shares":
         table = shares(data, asked.seeds)
     elif asked.table == "pairs":
-        table = pairs(data, models, asked.seeds, asked.jobs)
+        table = pairs(data, rules, models, asked.seeds, asked.jobs)
     else:
-        table = hard(data, models, asked.seeds)
+        table = hard(data, rules, models, asked.seeds)
     print(markdown(table))
 
 

@@ -259,6 +259,18 @@ def test_share_is_the_textbook_anova_estimate() -> None:
     assert between_speaker_share(raw.double(), speakers) == (pytest.approx(np.mean(shares), abs=1e-9), 4)
 
 
+def test_auto_hears_the_speakers_of_spectrograms_through_padding() -> None:
+    raw, speakers = voices(0.5, 0.8, 0.0)
+    alike, same = voices(0.5, 0.8, 1.0)
+    frames = torch.randn(1, 1, 40, generator=torch.Generator().manual_seed(3))
+    lengths = torch.randint(10, 40, (200, 1, 1), generator=torch.Generator().manual_seed(4))
+    silent = torch.arange(40) >= lengths
+    one_each = torch.where(silent, -20.0, raw[:, :, None] + frames)
+    every = torch.where(silent, -20.0, alike[:, :, None] + frames)
+    assert fit(one_each, speakers).kappa >= 100
+    assert fit(every, same).kappa <= 3
+
+
 @pytest.mark.parametrize("speakers", [[None] * 6, ["a"] * 6, [*"abcdef"], [None, None, None, *"aab"]])
 def test_auto_without_much_to_compare_stays_moderate(speakers: list[str | None]) -> None:
     normaliser = fit(noise(6, 4), speakers)

@@ -43,15 +43,15 @@ class Choice:
     reason: str
 
 
-def choose(means: Tensor, speakers: Sequence[str | None], prior: float = 10.0) -> Choice:
+def choose(vectors: Tensor, speakers: Sequence[str | None], prior: float = 10.0) -> Choice:
     """Decide κ for one site.
 
     Args:
-        means: [N, D] float64, each utterance's features (per band means of a spectrogram).
+        vectors: [N, D] float64, one for each utterance (:func:`fedser.audio.normalise.statistics.profiles`).
         speakers: N speaker ids, None where unknown; unknown speakers have no say.
         prior: κ where nothing can be told from the features.
     """
-    share, known = between_speaker_share(means, speakers)
+    share, known = between_speaker_share(vectors, speakers)
     start = math.log10(min(max(prior, 1.0), MOST))
     weight, measured = 0, 0.0
     if share is not None:
@@ -62,7 +62,7 @@ def choose(means: Tensor, speakers: Sequence[str | None], prior: float = 10.0) -
     return Choice(kappa, share, _reason(share, known, kappa))
 
 
-def between_speaker_share(means: Tensor, speakers: Sequence[str | None]) -> tuple[float | None, int]:
+def between_speaker_share(vectors: Tensor, speakers: Sequence[str | None]) -> tuple[float | None, int]:
     """Share ρ of the features' variance that lies between speakers, and the number of known speakers.
 
     ρ is the mean over dimensions of B/(B + W), with W the pooled variance within speakers and B the variance
@@ -74,7 +74,7 @@ def between_speaker_share(means: Tensor, speakers: Sequence[str | None]) -> tupl
     groups, total = len(ids), len(index)
     if groups < 2 or total <= groups:
         return None, groups
-    x = means[index]
+    x = vectors[index]
     std = x.std(dim=0, correction=0)
     alive = std > 1e-9 * (1e-9 + x.mean(dim=0).abs())
     if not bool(alive.any()):

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedser.audio.normalise import persistence
 from fedser.audio.normalise.choice import choose
 from fedser.audio.normalise.settings import NormalisationSettings
-from fedser.audio.normalise.statistics import Moments, inverse_scale, summaries
+from fedser.audio.normalise.statistics import Moments, inverse_scale, profiles, summaries
 from fedser.errors import AudioError, TooLittleDataError
 
 ENOUGH = 4  # utterances from which the rule ``speaker`` trusts a speaker's own standard deviation
@@ -77,7 +77,7 @@ class SiteNormaliser:
         means, variances = summaries(raw)
         site = Moments.of(means, variances)
         groups = {name: Moments.of(means[i], variances[i]) for name, i in _groups(speakers).items() if name is not None}
-        rule, kappa, reason = _resolve(settings, means, speakers)
+        rule, kappa, reason = _resolve(settings, raw, speakers)
         return cls(settings, shape, rule, kappa, reason, site, groups)
 
     def transform(self, raw: Tensor, speakers: Sequence[str | None]) -> Tensor:
@@ -181,11 +181,11 @@ class SiteNormaliser:
         return z.clamp(-self.settings.clip, self.settings.clip).to(torch.float32)
 
 
-def _resolve(settings: NormalisationSettings, means: Tensor, speakers: Sequence[str | None]) -> tuple[str, float, str]:
+def _resolve(settings: NormalisationSettings, raw: Tensor, speakers: Sequence[str | None]) -> tuple[str, float, str]:
     """Rule, κ and reason."""
     if settings.rule != "auto":
         return settings.rule, 0.0 if settings.rule == "corpus" else settings.kappa, "Set by configuration."
-    choice = choose(means, speakers, settings.kappa)
+    choice = choose(profiles(raw), speakers, settings.kappa)
     return "shrunk", choice.kappa, choice.reason
 
 
