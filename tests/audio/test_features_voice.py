@@ -163,10 +163,8 @@ def test_formants_of_a_synthetic_vowel():
             signal[n] += a1 * signal[n - 1] + a2 * signal[n - 2]
     group = _group(signal)
     power = torch.cat(list(spectrum.spectra(group)))[10:-10]
-    frequency, width, there = formants(power)
-    assert bool(there.all())
-    np.testing.assert_allclose(frequency.median(0).values.numpy(), [c for c, _ in truth], rtol=0.08)
-    assert bool((width > 0).all())
+    found = formants(power).median(0).values.numpy()
+    np.testing.assert_allclose(found, [centre for centre, _ in truth], rtol=0.08)
 
 
 def _noise(exponent: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from fedser.audio.features.settings import FeatureSettings
 __all__ = ["FeatureSettings", "extract", "names", "shape", "version"]
 
 # Raised with every change that moves values: cached features of another number are not used.
-ALGORITHM = 1
+ALGORITHM = 2
 # Samples worked on together: a minute keeps the tables of a group near 100 MB.
 BUDGET = 60 * 16_000
 

@@ -2,8 +2,7 @@
 
 Selective linear prediction (J. Makhoul, "Linear prediction: a tutorial review", Proc. IEEE 63, 1975, section
 IV-B): the autocorrelation of a part of the power spectrum gives an all-pole model of that part; the model's
-peaks are the formants. The bandwidth follows from the bend of the peak: near a resonance
-|H|² ∝ 1/((f − f₀)² + (b/2)²), so d²ln|H|²/df² = −8/b².
+peaks are the formants.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ TOP = 5500.0
 ORDER = 11
 STEP = 25.0  # hertz between the points at which the model is evaluated
 RANGES = ((200.0, 1000.0), (800.0, 2800.0), (1800.0, 4200.0))  # where F1, F2, F3 of adult voices lie
+USUAL = (500.0, 1500.0, 2500.0)  # a neutral vocal tract
 APART = 150.0  # least distance between neighbouring formants in hertz
 
 
@@ -42,35 +42,33 @@ def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     return to_lags.float().to(device), phase.cos().float().to(device), phase.sin().float().to(device)
 
 
-def formants(power: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frequencies and bandwidths in hertz of F1, F2, F3, and where they were found.
+def formants(power: Tensor) -> Tensor:
+    """Frequencies of F1, F2, F3 in hertz; where no peak is found, USUAL stands in.
 
     Args:
         power: short power spectra of voiced frames; [V, 257].
 
     Returns:
-        frequency [V, 3], bandwidth [V, 3], found [V, 3] (bool).
+        frequencies [V, 3].
     """
     to_lags, cosine, sine = _tables(power.device)
     predictor = _levinson(power[:, : len(to_lags)] @ to_lags)
     envelope = -((predictor @ cosine).square() + (predictor @ sine).square()).clamp_min(1e-12).log()
     left, middle, right = envelope[:, :-2], envelope[:, 1:-1], envelope[:, 2:]
-    bend = left - 2.0 * middle + right
     peak = (middle > left) & (middle >= right)
     hertz = torch.arange(1, middle.shape[1] + 1, device=power.device) * STEP
-    frequencies, widths, found = [], [], []
+    frequencies = []
     above = torch.zeros(len(power), 1, device=power.device)
-    for low, high in RANGES:
+    for (low, high), usual in zip(RANGES, USUAL, strict=True):
         allowed = peak & (hertz >= low) & (hertz <= high) & (hertz > above + APART)
-        value, index = middle.masked_fill(~allowed, -torch.inf).max(1, keepdim=True)
-        there = value > -torch.inf
-        a, c, d = left.gather(1, index), right.gather(1, index), bend.gather(1, index).clamp_max(-1e-6)
-        frequency = hertz[index] + STEP * (0.5 * (a - c) / d).clamp(-0.5, 0.5)
+        height, index = middle.masked_fill(~allowed, -torch.inf).max(1, keepdim=True)
+        there = height > -torch.inf
+        a, b, c = (side.gather(1, index) for side in (left, middle, right))
+        bend = (a - 2.0 * b + c).clamp_max(-1e-6)
+        frequency = hertz[index] + STEP * (0.5 * (a - c) / bend).clamp(-0.5, 0.5)
         above = torch.where(there, frequency, above)
-        frequencies.append(frequency)
-        widths.append(STEP * (-8.0 / d).sqrt())
-        found.append(there)
-    return torch.cat(frequencies, 1), torch.cat(widths, 1), torch.cat(found, 1)
+        frequencies.append(torch.where(there, frequency, usual))
+    return torch.cat(frequencies, 1)
 
 
 def _levinson(correlation: Tensor) -> Tensor:

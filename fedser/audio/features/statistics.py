@@ -25,6 +25,8 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
 
 def quantiles(values: Tensor, mask: Tensor, levels: Sequence[float]) -> Tensor:
     """Quantiles with linear interpolation between ranks, as numpy's default; [B, D, len(levels)]."""
+    if values.shape[1] == 0:
+        return values.new_zeros(len(values), values.shape[2], len(levels))
     count = mask.sum(1)
     ordered = values.masked_fill(~mask[..., None], torch.inf).sort(1).values
     found = []

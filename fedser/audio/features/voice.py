@@ -15,14 +15,13 @@ from fedser.audio.features.formants import formants
 from fedser.audio.features.frames import BLOCK, SAMPLE_RATE, Group
 
 NAMES = (
-    "semitone", "hnr", "jitter", "shimmer", "h1_h2", "f1", "f2", "f3",
-    "f1_width", "f2_width", "f3_width", "h1_a1", "h1_a2", "h1_a3",
+    "semitone", "hnr", "jitter", "shimmer", "h1_h2",
+    "f1", "f2", "f3", "h1_a1", "h1_a2", "h1_a3",
 )  # fmt: skip
 PULSES = 5  # per frame
 SEARCH = 0.2  # of a period, to both sides of where a pulse is expected
 POINTS = 33  # samples looked at in a search, spread evenly where the period is long
 FLOOR = 1e-9
-FORMANT = (500.0, 1500.0, 2500.0)  # stands in where no peak was found
 
 
 def describe(group: Group, found: pitch.Pitch) -> dict[str, Tensor]:
@@ -45,7 +44,6 @@ def describe(group: Group, found: pitch.Pitch) -> dict[str, Tensor]:
 
 def _block(signal: Tensor, centres: Tensor, f0: Tensor, long: Tensor, short: Tensor) -> dict[str, Tensor]:
     jitter, shimmer = _perturbation(signal, centres, SAMPLE_RATE / f0)
-    frequency, bandwidth, there = formants(short)
     level = 10.0 * long.clamp_min(FLOOR).log10()
     first = _harmonic(level, f0, f0)
     ratio = pitch.periodicity(long, f0).clamp(1e-4, 0.9999)
@@ -56,11 +54,9 @@ def _block(signal: Tensor, centres: Tensor, f0: Tensor, long: Tensor, short: Ten
         "shimmer": shimmer,
         "h1_h2": first - _harmonic(level, f0, 2.0 * f0),
     }
-    for number in range(3):
-        centre = torch.where(there[:, number], frequency[:, number], FORMANT[number])
-        values[f"f{number + 1}"] = centre
-        values[f"f{number + 1}_width"] = torch.where(there[:, number], bandwidth[:, number], 300.0).clamp_max(1000.0)
-        values[f"h1_a{number + 1}"] = first - _harmonic(level, f0, centre)
+    for number, formant in enumerate(formants(short).unbind(1), start=1):
+        values[f"f{number}"] = formant
+        values[f"h1_a{number}"] = first - _harmonic(level, f0, formant)
     return values
 
 
