@@ -23,12 +23,16 @@ def fit_linear(x: Tensor, y: Tensor, classes: Sequence[str], *, c: float = 0.01)
     Raises:
         TooLittleDataError: fewer than two classes have utterances.
     """
+    return fit_checked(*check(x, y, classes), classes, c=c)
+
+
+def fit_checked(x: Tensor, y: Tensor, classes: Sequence[str], *, c: float = 0.01) -> LinearClassifier:
+    """The same for labelled utterances alone, two classes or more, however few there are of each."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x, y = check(x, y, classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at this penalty the last digits change nothing
         fitted = LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x.numpy(), y.numpy())

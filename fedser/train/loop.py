@@ -11,18 +11,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedser.compute import generator
-from fedser.models import EmotionClassifier
+from fedser.models import EmotionClassifier, LinearClassifier
+from fedser.models.norms import batch_norms
 from fedser.train.settings import TrainSettings
 
 MIN_STEPS = 8  # an epoch; small corpora get smaller batches, so that they are not left half-trained
 MIN_BATCH = 8  # below, batch statistics say little
 
 
-def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettings, seed: int) -> Iterator[float]:
+def epochs(
+    model: EmotionClassifier,
+    x: Tensor,
+    y: Tensor,
+    settings: TrainSettings,
+    seed: int,
+    teacher: LinearClassifier | None = None,
+) -> Iterator[float]:
     """Train ``model`` in place; yields the mean loss after each of ``settings.epochs`` epochs.
 
-    Whoever stops listening has stopped the training. Layers with dropout draw from torch's global generator,
-    which the caller forks and seeds; all else comes from ``seed``.
+    Whoever stops listening has stopped the training; before the model is used it needs :func:`recalibrate`.
+    Layers with dropout draw from torch's global generator, which the caller forks and seeds; all else comes
+    from ``seed``.
 
     Args:
         model: on the device to train on, initialised.
@@ -30,6 +39,7 @@ def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettin
         y: class numbers [N] on the CPU, all ≥ 0.
         settings: the recipe.
         seed: of the order, the noise and the mixup.
+        teacher: gives ``settings.linear_share`` of the targets, at the very inputs that the model gets.
     """
     draw = generator(seed, "training")
     beta = np.random.default_rng(generator(seed, "mixup").initial_seed())
@@ -55,6 +65,9 @@ def epochs(model: EmotionClassifier, x: Tensor, y: Tensor, settings: TrainSettin
                 batch, wanted = mix(batch, partner, share), mix(wanted, partner, share)
             if settings.input_noise:
                 batch = batch + settings.input_noise * torch.randn(batch.shape, generator=draw).to(x.device)
+            if teacher is not None:
+                advice = taught(teacher, batch, settings.linear_sharpness)
+                wanted = mix_targets(wanted, advice, settings.linear_share)
             loss = soft_cross_entropy(model(batch), wanted)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -81,6 +94,40 @@ def smoothed_targets(y: Tensor, classes: int, settings: TrainSettings) -> Tensor
 def mix(values: Tensor, partner: Tensor, share: float) -> Tensor:
     """Mixup (Zhang et al. 2018, eq. 1): ``share`` of each row and the rest of its partner's."""
     return share * values + (1 - share) * values[partner]
+
+
+def mix_targets(labels: Tensor, advice: Tensor, share: float) -> Tensor:
+    """Targets [B, C] of which the teacher gives a share."""
+    return (1 - share) * labels + share * advice
+
+
+def taught(teacher: LinearClassifier, x: Tensor, sharpness: float) -> Tensor:
+    """The teacher's class probabilities [B, C]; ``sharpness`` is the inverse of its temperature."""
+    with torch.no_grad():
+        return functional.softmax(sharpness * teacher(x), dim=1)
+
+
+def recalibrate(model: EmotionClassifier, x: Tensor, size: int = 1024) -> None:
+    """Give batch normalisation the statistics of the quiet model on the data itself; evaluation mode after.
+
+    In training it sees noise, mixtures and dropout, whose variances differ from those at test time (Li et al.
+    2019, "Understanding the disharmony between dropout and batch normalization by variance shift").
+    """
+    model.eval()
+    norms = batch_norms(model)
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the parts below
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            for part in torch.split(x, size):
+                if len(part) > 1 or len(x) == 1:
+                    model(part)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from fedser.compute import generator
-from fedser.models import EmotionClassifier, ModelSettings, initialise
+from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings, initialise
 from fedser.train import calibrate
 from fedser.train.checks import check
 from fedser.train.folds import speaker_folds, usable_for_early_stop
-from fedser.train.loop import epochs, logits_of
+from fedser.train.linear import fit_checked
+from fedser.train.loop import epochs, logits_of, recalibrate
 from fedser.train.settings import TrainSettings
 
 Watch = Callable[[], None]
@@ -97,9 +98,10 @@ def train_model(
     usable = counted & torch.isfinite(found.logits).all(1)
     temperature = calibrate.temperature(found.logits[usable], y[usable]) if bool(usable.any()) else 1.0
     final = _fresh(model, x, classes, seed, 0)
+    teacher = _teacher(x, y, classes, settings)
     history = []
     with _own_randomness(seed, device):
-        for epoch, loss in enumerate(epochs(final, x, y, settings, seed)):
+        for epoch, loss in enumerate(epochs(final, x, y, settings, seed, teacher)):
             entry = {"loss": loss}
             if epoch < len(found.uars):
                 entry["validation_uar"] = found.uars[epoch]
@@ -107,7 +109,8 @@ def train_model(
             watch()
             if epoch + 1 == found.epochs:
                 break
-    final.cpu().eval()
+    recalibrate(final, x)
+    final.cpu()
     return Trained(final, temperature, tuple(history), found.sentence, found.epochs, found.logits)
 
 
@@ -123,16 +126,18 @@ def _validate(
     watch: Watch,
 ) -> _Validation:
     """Train the folds side by side, an epoch each in turn, and look at all held-out utterances together."""
-    folds = settings.folds or (5 if model.encoder == "mlp" else 1)
-    masks = [mask for mask in speaker_folds(speakers, folds, seed) if _trainable(y[~mask])]
+    folds = settings.folds if settings.folds is not None else 5 if model.encoder == "mlp" else 1
+    masks = [mask for mask in speaker_folds(speakers, folds, seed) if _trainable(y[~mask])] if folds else []
     logits = torch.full((len(y), len(classes)), torch.nan)
     if not masks:
-        return _Validation("none: too few speakers to hold one out", settings.epochs, logits)
+        reason = "too few speakers to hold one out" if folds else "switched off"
+        return _Validation(f"none: {reason}", settings.epochs, logits)
     obstacle = usable_for_early_stop(speakers, y, masks) if settings.early_stop else "early stop switched off"
     networks = [_fresh(model, x, classes, seed, 1 + number) for number in range(len(masks))]
+    parts = [(x[~mask], y[~mask]) for mask in masks]
     runs = [
-        epochs(network, x[~mask], y[~mask], settings, seed + 1 + number)
-        for number, (network, mask) in enumerate(zip(networks, masks, strict=True))
+        epochs(network, own_x, own_y, settings, seed + 1 + number, _teacher(own_x, own_y, classes, settings))
+        for number, (network, (own_x, own_y)) in enumerate(zip(networks, parts, strict=True))
     ]
     held = torch.stack(masks).any(0)
     counted = held & original
@@ -142,7 +147,8 @@ def _validate(
         if obstacle is not None and epoch + 1 < settings.epochs:
             continue  # only the last epoch counts
         now = logits.clone()
-        for network, mask in zip(networks, masks, strict=True):
+        for network, mask, (own_x, _) in zip(networks, masks, parts, strict=True):
+            recalibrate(network, own_x)
             now[mask] = logits_of(network, x[mask.to(x.device)])
         if obstacle is not None:
             return _Validation(f"{_folds(masks)} for the temperature only: {obstacle}", settings.epochs, now)
@@ -152,6 +158,12 @@ def _validate(
         if epoch - best >= settings.patience:
             break
     return _Validation(f"{_folds(masks)}, early stop on UAR after epoch {best + 1}", best + 1, best_logits, uars)
+
+
+def _teacher(x: Tensor, y: Tensor, classes: Sequence[str], settings: TrainSettings) -> LinearClassifier | None:
+    if x.dim() != 2 or settings.linear_share == 0:
+        return None
+    return fit_checked(x.cpu(), y, classes).to(x.device)
 
 
 def _folds(masks: Sequence[Tensor]) -> str:

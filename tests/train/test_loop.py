@@ -7,9 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedser.compute import generator
-from fedser.models import EmotionClassifier, ModelSettings, initialise
+from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings, initialise
 from fedser.train import TrainSettings
-from fedser.train.loop import epochs, logits_of, mix, smoothed_targets, soft_cross_entropy
+from fedser.train.loop import (
+    epochs,
+    logits_of,
+    mix,
+    mix_targets,
+    recalibrate,
+    smoothed_targets,
+    soft_cross_entropy,
+    taught,
+)
 
 PLAIN = TrainSettings(input_noise=0.0, mixup=0.0, label_smoothing=0.0, class_weights=False, epochs=2)
 
@@ -81,3 +90,43 @@ def test_logits_are_those_of_the_quiet_model() -> None:
     x = torch.randn(7, 5, generator=generator("x"))
     made = logits_of(model, x, size=3)
     torch.testing.assert_close(made, model.eval()(x).detach())
+
+
+def test_recalibrated_norms_see_the_quiet_model_on_clean_data() -> None:
+    """The first norm by hand; the last one by what it must do: make zero means and unit variances."""
+    x = 3 * torch.randn(50, 5, generator=generator("clean")) + 1
+    model = fresh(dropout=0.5)
+    list(epochs(model, x, torch.arange(50) % 3, PLAIN.model_copy(update={"input_noise": 2.0}), 0))
+    recalibrate(model, x)
+    linear, first = model.encoder.layers[0], model.encoder.layers[1]
+    inner = linear(x).detach()
+    torch.testing.assert_close(first.running_mean, inner.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first.running_var, inner.var(0), atol=1e-5, rtol=1e-4)
+    last = model.bottleneck[1]
+    scaled = (model.embed(x).detach() - last.bias) / last.weight
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=0.03, rtol=0)  # n against n − 1
+    assert not any(module.training for module in model.modules())
+    assert first.momentum == 0.1
+
+
+def test_a_teacher_of_full_share_is_imitated_and_labels_are_ignored() -> None:
+    draw = generator("taught")
+    x = torch.randn(200, 5, generator=draw)
+    teacher = LinearClassifier(5, ("a", "b", "c"))
+    with torch.no_grad():
+        teacher.weight.copy_(torch.randn(3, 5, generator=draw))
+    wrong = (teacher(x).argmax(1) + 1) % 3
+    model = fresh()
+    settings_ = TrainSettings(epochs=30, learning_rate=5e-3, linear_share=1.0, input_noise=0.1)
+    list(epochs(model, x, wrong, settings_, 0, teacher))
+    recalibrate(model, x)
+    assert float((logits_of(model, x).argmax(1) == teacher(x).argmax(1)).float().mean()) > 0.85
+
+
+def test_the_teachers_advice_is_sharpened_before_it_is_mixed_in() -> None:
+    teacher = LinearClassifier(1, ("a", "b"))
+    with torch.no_grad():
+        teacher.weight.copy_(torch.tensor([[1.0], [0.0]]))
+    advice = taught(teacher, torch.tensor([[np.log(2.0)]], dtype=torch.float32), 2.0)
+    torch.testing.assert_close(advice, torch.tensor([[0.8, 0.2]]))
+    torch.testing.assert_close(mix_targets(torch.tensor([[0.0, 1.0]]), advice, 0.5), torch.tensor([[0.4, 0.6]]))
