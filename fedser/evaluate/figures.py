@@ -17,6 +17,15 @@ from matplotlib.ticker import MaxNLocator
 
 Values = Sequence[float]
 
+COLOUR_OF = {
+    "source": "#808080",
+    "statistics only": "#8C7B00",
+    "alone": "#E69F00",
+    "federated": "#0072B2",
+    "personal": "#009E73",
+    "pooled": "#56B4E9",
+    "newcomer": "#CC79A7",
+}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C7B00", "#808080")
 _INK = "#0a0b0c"  # stands for the page's text colour until the drawing is finished
 _LONGEST = 24  # characters of a label
@@ -47,6 +56,11 @@ def short(name: str) -> str:
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
+def colour(name: str, number: int) -> str:
+    """The colour of a line: a setting has the same one in all drawings, other lines take the next."""
+    return COLOUR_OF.get(name.partition(",")[0], COLOURS[number % len(COLOURS)])
+
+
 def bars(names: Sequence[str], values: Values, spreads: Values, *, chance: float, label: str) -> str:
     """Horizontal bars with a whisker of one standard deviation, and a line at chance level.
 
@@ -61,7 +75,7 @@ def bars(names: Sequence[str], values: Values, spreads: Values, *, chance: float
         figure = Figure(figsize=(7.6, 0.46 * len(names) + 0.9), layout="constrained")
         axes = figure.subplots()
         places = range(len(names))
-        axes.barh(places, values, height=0.62, color=[COLOURS[i % len(COLOURS)] for i in places])
+        axes.barh(places, values, height=0.62, color=[colour(name, number) for number, name in enumerate(names)])
         axes.errorbar(values, places, xerr=spreads, fmt="none", ecolor=_INK, elinewidth=1.2, capsize=3)
         axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
         for place, value, spread in zip(places, values, spreads, strict=True):
@@ -88,11 +102,12 @@ def curves(series: Mapping[str, Mapping[float, Values]], *, x: str, y: str, name
         axes = figure.subplots()
         for number, (line, points) in enumerate(series.items()):
             places = sorted(points)
-            colour = COLOURS[number % len(COLOURS)]
+            own = colour(line, number)
             means = [sum(points[place]) / len(points[place]) for place in places]
-            axes.plot(places, means, marker="o", markersize=4, color=colour, label=short(line))
+            style = "--" if "," in line else "-"
+            axes.plot(places, means, style, marker="o", markersize=4, color=own, label=short(line))
             low, high = [min(points[place]) for place in places], [max(points[place]) for place in places]
-            axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+            axes.fill_between(places, low, high, color=own, alpha=0.16, linewidth=0)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -111,11 +126,11 @@ def reliability(series: Mapping[str, Sequence[tuple[float, float, int]]]) -> str
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], color=_INK, linestyle="--", linewidth=1, label="calibrated")
         for number, (line, bins) in enumerate(series.items()):
-            colour = COLOURS[number % len(COLOURS)]
+            own = colour(line, number)
             most = max((count for _, _, count in bins), default=1)
             confidence, accuracy = [100 * c for c, _, _ in bins], [100 * a for _, a, _ in bins]
-            axes.plot(confidence, accuracy, color=colour, linewidth=1.4, label=short(line))
-            axes.scatter(confidence, accuracy, s=[8 + 70 * n / most for _, _, n in bins], color=colour, alpha=0.75)
+            axes.plot(confidence, accuracy, color=own, linewidth=1.2, alpha=0.55, label=short(line))
+            axes.scatter(confidence, accuracy, s=[8 + 70 * n / most for _, _, n in bins], color=own, alpha=0.8)
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
         axes.set_xlabel("confidence (%)")

@@ -43,9 +43,13 @@ def lead(results: Results, settings: Results) -> list[str]:
     """The sentences at the top: who met whom, and what came of it."""
     sites = results.get("sites") or []
     utterances = sum(int(site.get("utterances", 0)) for site in sites)
-    source = (results.get("source") or {}).get("name", "the source")
+    source: Results = results.get("source") or {}
+    name = str(source.get("name") or "unknown")
+    model = "The source bundle " + name.replace("\\", "/").rpartition("/")[2]
+    if source.get("kind") == "trained":
+        model = "A model trained on " + name.replace("+", " and ")
     lines = [
-        f"A model trained on {source} meets {len(sites)} sites with {utterances} unlabelled utterances in all. "
+        f"{model} meets {len(sites)} sites with {utterances} unlabelled utterances in all. "
         f"Figures are unweighted average recall (UAR) in percent, means over {count_seeds(results)} seeds."
     ]
     before, after = mean(settings, "source"), mean(settings, "federated")
