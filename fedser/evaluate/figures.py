@@ -28,7 +28,6 @@ COLOUR_OF = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C7B00", "#808080")
 _INK = "#0a0b0c"  # stands for the page's text colour until the drawing is finished
-_LONGEST = 24  # characters of a label
 _STYLE: Any = {
     "svg.hashsalt": "fedser",
     "svg.fonttype": "none",
@@ -51,9 +50,9 @@ _STYLE: Any = {
 }
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = 24) -> str:
     """A name that fits beside an axis; names of people's corpora and sites can be of any length."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def colour(name: str, number: int) -> str:
@@ -184,7 +183,7 @@ def scatter(panels: Mapping[str, Sequence[Values]], groups: Mapping[str, Sequenc
                 )
             rest = [p for p, group in zip(points, groups[title], strict=True) if not 0 <= group < len(names)]
             place.scatter([p[0] for p in rest], [p[1] for p in rest], s=7, color="#80808080")
-            place.set_title(short(title), fontsize=10)
+            place.set_title(short(title, 44), fontsize=10)
             place.set_xticks([])
             place.set_yticks([])
         handles, labels = figure.axes[0].get_legend_handles_labels()

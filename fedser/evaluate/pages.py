@@ -126,6 +126,11 @@ def spread(mean: Any, std: Any, seeds: int) -> str:  # noqa: ANN401
     return percent(mean) + (f" ± {percent(std)}" if seeds > 1 and is_number(mean) and is_number(std) else "")
 
 
+def signed(value: float) -> str:
+    """A difference with its sign, one digit after the point."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a results file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

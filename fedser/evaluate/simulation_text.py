@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedser.evaluate.pages import is_number, percent
+from fedser.evaluate.pages import is_number, percent, signed
 
 Results = Mapping[str, Any]
 
@@ -62,7 +62,7 @@ def lead(results: Results, settings: Results) -> list[str]:
     if best is not None and is_number(alone):
         gain = 100 * (best - alone)
         verdict = "worth it" if gain > 0.5 else "not worth it" if gain < -0.5 else "neither gain nor loss"
-        lines.append(f"Against each site alone ({percent(alone)} %), joining was {verdict}: {gain:+.1f} points.")
+        lines.append(f"Against each site alone ({percent(alone)} %), joining was {verdict}: {signed(gain)} points.")
     return lines
 
 
@@ -77,7 +77,7 @@ def cautions(results: Results) -> list[str]:
         "settings, rounds or epochs.",
         "The figures are transductive: models are scored on the utterances that they adapted to. On new "
         "utterances, and above all on new speakers, expect less. Only 'newcomer' is a site that took no part.",
-        "Seeds change the training and the order of the data, not the recordings. Their spread says nothing "
+        "Seeds change what is random in training and adaptation, not the recordings. Their spread says nothing "
         "about other corpora, and it does not support a claim that small differences are real.",
         "Acted and synthetic emotions are clearer than those of everyday life. The answers are categories that "
         "somebody chose; they are not what a person feels, and no basis for a decision about a person.",

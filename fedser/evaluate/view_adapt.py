@@ -21,6 +21,7 @@ from fedser.evaluate.pages import (
     confusion_matrix,
     is_number,
     percent,
+    signed,
 )
 
 Results = Mapping[str, Any]
@@ -64,7 +65,7 @@ def _lead(results: Results, metrics: Results) -> list[str]:
         gain = 100 * (metrics["uar"] - metrics["source_uar"])
         lines.append(
             f"On the {metrics.get('scored', '–')} utterances that have a label, UAR went from "
-            f"{percent(metrics['source_uar'])} to {percent(metrics['uar'])} % ({gain:+.1f} points)."
+            f"{percent(metrics['source_uar'])} to {percent(metrics['uar'])} % ({signed(gain)} points)."
         )
     else:
         lines.append("There were no labels to compare with, so this report cannot say how often the answers are right.")

@@ -143,7 +143,10 @@ def _rounds(results: Results) -> Section | None:
     ]
     drawing = figures.curves(series, x="round", y="UAR (%)", name="rounds")
     alt = "Lines of UAR in percent over rounds: " + "; ".join(ends)
-    caption = "UAR after each round; bands reach from the smallest to the largest seed. Round 0 is the source model."
+    caption = (
+        "UAR after each round; bands reach from the smallest to the largest seed. "
+        "Round 0 is the source model with the site's statistics."
+    )
     return Section("Over the rounds", blocks=[Drawing("rounds", Markup(drawing), alt, caption)])  # noqa: S704
 
 
@@ -221,7 +224,7 @@ def _embedding(results: Results) -> Section | None:
         list(results.get("classes") or []),
     )
     alt = "Utterances in the plane, coloured by emotion: " + ", ".join(str(p["label"]) for p in panels)
-    caption = "The model's inner space, flattened. Distances between groups in such a picture mean little."
+    caption = "The bottleneck, flattened by t-SNE. Distances between groups in such a picture mean little."
     return Section("Before and after", blocks=[Drawing("embedding", Markup(drawing), alt, caption)])  # noqa: S704
 
 

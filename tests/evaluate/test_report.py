@@ -233,7 +233,7 @@ def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
     results["settings"]["federated"]["mean"]["uar"] = 0.55
     text = Page(made(tmp_path, results)).text
     assert "lowered UAR by 6.2 points" in text
-    assert "not worth it: -10.0 points" in text
+    assert "not worth it: −10.0 points" in text
 
 
 def test_an_adaptation_with_and_without_labels(tmp_path: Path) -> None:
