@@ -28,5 +28,5 @@ class ModelSettings(Settings):
     hidden: int = Field(default=256, ge=1, le=8192)
     depth: int = Field(default=2, ge=1, le=16)
     bottleneck: int = Field(default=128, ge=1, le=4096)
-    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     width: int = Field(default=64, ge=2, le=256)
