@@ -32,7 +32,7 @@ class Aad(Gradient):
     name = "aad"
     settings_type = AadSettings
     settings: AadSettings
-    schedule: ClassVar[Schedule] = Schedule(epochs=60)
+    schedule: ClassVar[Schedule] = Schedule(epochs=30, learning_rate=1e-2)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Attraction and dispersion."""
