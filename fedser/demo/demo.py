@@ -31,6 +31,7 @@ from fedser.evaluate import simulate
 from fedser.evaluate.partition import PartitionSettings
 from fedser.evaluate.report import write_report
 from fedser.evaluate.simulation_settings import SimulationSettings, SourceSettings, TargetSettings
+from fedser.federation.policy import Policy
 from fedser.train import train_bundle
 
 NOTE = (
@@ -80,6 +81,7 @@ def run(
         target=TargetSettings(corpora={plan.name: speech[plan.name] for plan in sites}),
         partition=PartitionSettings(by="corpus"),
         schedule=SCHEDULE,
+        policy=Policy(own_layers="adapt"),  # the first layer never leaves a site, and still learns its room
         seeds=tuple(range(seed, seed + seeds)),
     )
     results = simulate.run(settings, out / "run", jobs=jobs, command=command)

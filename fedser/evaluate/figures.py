@@ -110,7 +110,7 @@ def curves(series: Mapping[str, Mapping[float, Values]], *, x: str, y: str, name
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="best")
+        figure.legend(loc="outside right upper")
         return _svg(figure, name)
 
 
