@@ -65,7 +65,8 @@ class RoundSettings(Settings):
         personal_rounds: exchanges of ``personal`` before it; as many as ``rounds`` when None.
         weighting: of the mean: ``uniform``, or by the sites' coarse ``counts``.
         momentum: of the server.
-        rate: the server's step, as a share of the joint update.
+        rate: the server's step, in joint updates. The mean of updates that only partly agree is shorter than
+            each of them, so a step of 1 falls behind the sites' own progress.
     """
 
     rounds: int = Field(default=5, ge=1)
@@ -73,7 +74,7 @@ class RoundSettings(Settings):
     personal_rounds: int | None = Field(default=None, ge=1)
     weighting: Literal["uniform", "counts"] = "uniform"
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    rate: float = Field(default=1.0, gt=0, le=10)
+    rate: float = Field(default=2.0, gt=0, le=10)
 
 
 class SimulationSettings(Settings):

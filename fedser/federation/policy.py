@@ -27,8 +27,8 @@ class Policy(Settings):
             times the layer's own norm (at least 0.1 times the square root of its size).
         leave: which tensors may leave: ``all`` adaptable ones, ``all_but_first`` layer (whose updates carry
             the inputs), the ``head`` alone, or ``none``.
-        own_layers: what training does to layers that do not travel: ``keep`` them as the bundle has them, or
-            ``adapt`` them to this site.
+        own_layers: what training does to layers that do not travel: ``adapt`` them to this site (no order can
+            set them, and the provider does not learn them), or ``keep`` them as the bundle has them.
         counts: whether the number of utterances may leave, rounded to ``count_unit``.
         scalars: whether the named scalars may leave.
         utterances_min, speakers_min: the least data for taking part; unknown speakers count as one.
@@ -45,7 +45,7 @@ class Policy(Settings):
     clip: float = Field(default=20.0, gt=0)
     radius: float = Field(default=1.0, gt=0)
     leave: Leave = "all_but_first"
-    own_layers: Literal["keep", "adapt"] = "keep"
+    own_layers: Literal["keep", "adapt"] = "adapt"
     counts: bool = True
     count_unit: int = Field(default=50, ge=1)
     scalars: bool = True

@@ -58,7 +58,7 @@ def test_the_update_is_the_change_of_the_ordered_tensors_alone(lab: Any) -> None
 def test_layers_that_do_not_travel_are_kept_or_adapted_by_policy(lab: Any) -> None:
     first = lab.data().model.first_layer()
     signed = dict(lab.data().model.named_parameters())
-    for policy, same in ((Policy(), True), (Policy(own_layers="adapt"), False)):
+    for policy, same in ((Policy(own_layers="keep"), True), (Policy(), False)):
         site = lab.site(1, policy)
         ask(lab, site, *first_order(lab, site))
         assert all(torch.equal(site.state.own[name], signed[name]) == same for name in first)
