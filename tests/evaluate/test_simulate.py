@@ -99,6 +99,7 @@ def test_all_contenders_and_their_summary(finished: tuple[dict[str, Any], Path])
     assert results["left_out"] == {"boredom": 12}
     assert [point["round"] for point in results["curves"]["federated"]] == [0, 1, 2, 0, 1, 2]
     assert results["refusals"] == []
+    assert [len(panel["points"]) for panel in results["embeddings"]] == [36, 36]
     assert Path(results["report"]).is_file()
     assert json.loads((out / "results.json").read_text())["uar"] == results["uar"]
 
