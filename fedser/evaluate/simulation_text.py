@@ -73,8 +73,8 @@ def cautions(results: Results) -> list[str]:
     lines = [
         f"Guessing gives a UAR of {100 / max(len(classes), 1):.1f} %: the mean of the recalls of "
         f"{len(classes)} emotions, each weighing the same however rare it is.",
-        "The target labels served for these figures and for nothing else: not for adaptation, not for choosing "
-        "settings, rounds or epochs.",
+        "Inside this run the target labels served for these figures and for nothing else. Whoever chose settings by "
+        "looking at such figures has used the labels after all, and then the figures flatter.",
         "The figures are transductive: models are scored on the utterances that they adapted to. On new "
         "utterances, and above all on new speakers, expect less. Only 'newcomer' is a site that took no part.",
         "Seeds change what is random in training and adaptation, not the recordings. Their spread says nothing "

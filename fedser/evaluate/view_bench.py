@@ -27,7 +27,7 @@ def view(results: Mapping[str, Any], rows: Sequence[Row]) -> Page:
         "Transductive figures score a model on the utterances that it adapted to; inductive ones on speakers that "
         "took no part. Compare like with like.",
         "The spread is over seeds of training, not over recordings. The corpora are mostly acted.",
-        "No setting, epoch or seed was chosen by the target's labels.",
+        "Inside this run the target's labels chose nothing. Whoever picks a setting by these tables has used them.",
     ]
     return Page(
         title="Benchmark",
