@@ -44,7 +44,7 @@ class TrainSettings(Settings):
     input_noise: float = Field(default=0.5, ge=0.0)
     mixup: float = Field(default=1.0, ge=0.0)
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
-    linear_share: float = Field(default=0.8, ge=0.0, le=1.0)
+    linear_share: float = Field(default=0.9, ge=0.0, le=1.0)
     linear_sharpness: float = Field(default=2.0, gt=0.0)
     class_weights: bool = True
     early_stop: bool = True
