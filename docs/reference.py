@@ -46,7 +46,7 @@ def configuration() -> str:
     from fedser.audio.features import FeatureSettings
     from fedser.audio.normalise import NormalisationSettings
     from fedser.evaluate.bench import BenchSettings
-    from fedser.evaluate.simulate import SimulationSettings
+    from fedser.evaluate.simulation_settings import SimulationSettings
     from fedser.models import ModelSettings
     from fedser.train import TrainSettings
 
@@ -69,9 +69,9 @@ def configuration() -> str:
             continue
         seen.append(kind)
         text += [f"## {title}", "", *_table(kind), ""]
-        groups[:0] = [
-            (f"{title}, {name}", inner) for name, field in kind.model_fields.items() for inner in _inner(field)
-        ]
+        path = title.strip("`") + "." if " " not in title else ""
+        fields = kind.model_fields.items()
+        groups[:0] = [(f"`{path}{name}`", inner) for name, field in fields for inner in _inner(field)]
     return "\n".join(text) + "\n"
 
 
@@ -85,13 +85,8 @@ def _parameter(parameter: click.Parameter) -> str:
     if isinstance(parameter, click.Argument):
         return f"| `{parameter.make_metavar(click.Context(click.Command('x')))}` | {parameter.help or ''} | |"  # type: ignore[attr-defined]
     default = parameter.default
-    shown = (
-        "required"
-        if parameter.required
-        else ""
-        if default in (None, False)
-        else f"`{getattr(default, 'value', default)}`"
-    )
+    shown = "" if default is None or default is False else f"`{getattr(default, 'value', default)}`"
+    shown = "required" if parameter.required else shown
     return f"| `{'`, `'.join(parameter.opts)}` | {parameter.help or ''} | {shown} |"
 
 
