@@ -74,7 +74,7 @@ class RoundSettings(Settings):
     personal_rounds: int | None = Field(default=None, ge=1)
     weighting: Literal["uniform", "counts"] = "uniform"
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    rate: float = Field(default=2.0, gt=0, le=10)
+    rate: float = Field(default=3.0, gt=0, le=10)
 
 
 class SimulationSettings(Settings):
