@@ -167,16 +167,12 @@ def _utterance(path: Path, line: int, row: Row, mapping: Mapping[str, str] | Non
     cells = {name: cell.strip() for name, cell in row.items()}
     for name, cell in cells.items():
         if len(cell) > _LONGEST_CELL or not cell.isprintable():
-            raise ManifestError(
-                f"{where}: '{name}' holds control characters or too much text.", "Correct the row."
-            )
+            raise ManifestError(f"{where}: '{name}' holds control characters or too much text.", "Correct the row.")
     if not cells.get("path"):
         raise ManifestError(f"{where}: the path is empty.", "Name the recording of this row.")
     start, end = _seconds(where, "start", cells), _seconds(where, "end", cells)
     if end is not None and end <= (start or 0.0):
-        raise ManifestError(
-            f"{where}: end {end:g} does not lie after start {start or 0:g}.", "Correct the row."
-        )
+        raise ManifestError(f"{where}: end {end:g} does not lie after start {start or 0:g}.", "Correct the row.")
     return Utterance(
         path=path.absolute().parent / cells["path"],
         emotion=_emotion(where, cells.get("emotion"), Path(cells["path"]), mapping),
@@ -200,9 +196,7 @@ def _seconds(where: str, name: str, cells: Row) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0 or value > 1e9:
-        raise ManifestError(
-            f"{where}: '{name}' is no number of seconds: '{cell[:40]}'.", "Write seconds from 0."
-        )
+        raise ManifestError(f"{where}: '{name}' is no number of seconds: '{cell[:40]}'.", "Write seconds from 0.")
     return value
 
 
@@ -211,9 +205,7 @@ def _channel(where: str, cell: str | None) -> int | None:
         return None
     number = cell[:-2] if cell.endswith(".0") else cell  # spreadsheets write 0.0
     if not (number.isascii() and number.isdigit()) or len(number) > 4:
-        raise ManifestError(
-            f"{where}: 'channel' is no channel number: '{cell[:40]}'.", "Channels count from 0."
-        )
+        raise ManifestError(f"{where}: 'channel' is no channel number: '{cell[:40]}'.", "Channels count from 0.")
     return int(number)
 
 

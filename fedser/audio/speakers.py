@@ -13,9 +13,7 @@ from fedser.errors import UsageError
 if TYPE_CHECKING:
     from fedser.audio.recordings import Recordings
 
-_HINT = (
-    "Use 'parent', 'grandparent', 'none', or a regular expression with one group, such as '([A-Z]+)_[0-9]+'."
-)
+_HINT = "Use 'parent', 'grandparent', 'none', or a regular expression with one group, such as '([A-Z]+)_[0-9]+'."
 
 
 def speaker_rule(rule: str) -> Callable[[Recordings], Recordings]:
@@ -47,14 +45,10 @@ def speaker_rule(rule: str) -> Callable[[Recordings], Recordings]:
         )
         unknown = sum(utterance.speaker is None for utterance in changed)
         if rule == "none":
-            return replace(
-                recordings, utterances=changed, speakers_from="nothing: dropped by --speaker-from none"
-            )
+            return replace(recordings, utterances=changed, speakers_from="nothing: dropped by --speaker-from none")
         if unknown == len(changed):
             example = changed[0].path
-            raise UsageError(
-                f"The rule --speaker-from {rule} fits no file, for instance not {example}.", _HINT
-            )
+            raise UsageError(f"The rule --speaker-from {rule} fits no file, for instance not {example}.", _HINT)
         gap = f" ({unknown} of {len(changed)} files do not fit it: unknown speaker)" if unknown else ""
         return replace(recordings, utterances=changed, speakers_from=f"the rule '{rule}'{gap}")
 

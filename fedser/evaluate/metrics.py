@@ -65,9 +65,7 @@ def macro_f1(labels: Labels, predictions: Labels) -> float:
     return _mean(scores)
 
 
-def reliability(
-    probabilities: torch.Tensor, labels: Labels, bins: int = 15
-) -> list[tuple[float, float, int]]:
+def reliability(probabilities: torch.Tensor, labels: Labels, bins: int = 15) -> list[tuple[float, float, int]]:
     """Mean confidence, accuracy and count of each non-empty bin of equal width.
 
     Args:
@@ -78,9 +76,7 @@ def reliability(
     hit = predicted == np.asarray(labels)
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     rows = [(place == number) for number in range(bins)]
-    return [
-        (float(confidence[row].mean()), float(hit[row].mean()), int(row.sum())) for row in rows if row.any()
-    ]
+    return [(float(confidence[row].mean()), float(hit[row].mean()), int(row.sum())) for row in rows if row.any()]
 
 
 def ece(probabilities: torch.Tensor, labels: Labels, bins: int = 15) -> float:

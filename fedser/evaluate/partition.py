@@ -60,9 +60,7 @@ def partition(
         ManifestError: ``by: site`` and an utterance without a site.
     """
     if not utterances:
-        raise TooLittleDataError(
-            "There is no target utterance to spread over sites.", "Check the target's folder."
-        )
+        raise TooLittleDataError("There is no target utterance to spread over sites.", "Check the target's folder.")
     if settings.by == "speaker":
         groups = _by_speaker(utterances, corpora, settings.speakers)
     elif settings.by == "dirichlet":
@@ -105,9 +103,7 @@ def _by_dirichlet(utterances: Sequence[Utterance], settings: PartitionSettings) 
     random = np.random.default_rng(settings.seed)
     groups: dict[str, list[int]] = {f"site-{number + 1}": [] for number in range(settings.sites)}
     for emotion in sorted({utterance.emotion or "" for utterance in utterances}):
-        own = random.permutation(
-            [place for place, u in enumerate(utterances) if (u.emotion or "") == emotion]
-        )
+        own = random.permutation([place for place, u in enumerate(utterances) if (u.emotion or "") == emotion])
         shares = random.dirichlet([settings.alpha] * settings.sites)
         cuts = np.rint(np.cumsum(shares)[:-1] * len(own)).astype(int)
         for group, part in zip(groups.values(), np.split(own, cuts), strict=True):
@@ -119,9 +115,7 @@ def _site_column(utterances: Sequence[Utterance]) -> list[str]:
     names = []
     for utterance in utterances:
         if not utterance.site:
-            raise ManifestError(
-                f"{utterance.path} has no site.", "Fill the manifest's column 'site' in every row."
-            )
+            raise ManifestError(f"{utterance.path} has no site.", "Fill the manifest's column 'site' in every row.")
         names.append(utterance.site)
     return names
 

@@ -67,8 +67,8 @@ def train_model(
     """Train a classifier on the source.
 
     With 8 known speakers or more, each emotion among the held-out ones, speaker folds are trained side by
-    side; the epoch with the best UAR on the held-out speakers is the one at which the training on all
-    speakers stops. Otherwise all speakers train for the full number of epochs. The temperature always comes
+    side; the epoch with the best UAR on the held-out speakers is the length of the training on all
+    speakers. Otherwise all speakers train for the full number of epochs. The temperature always comes
     from held-out speakers, where there are two or more.
 
     Args:
@@ -99,16 +99,16 @@ def train_model(
     temperature = calibrate.temperature(found.logits[usable], y[usable]) if bool(usable.any()) else 1.0
     final = _fresh(model, x, classes, seed, 0)
     teacher = _teacher(x, y, classes, settings)
+    # A complete schedule of that many epochs: one that is broken off has not been annealed.
+    whole = settings.model_copy(update={"epochs": found.epochs})
     history = []
     with _own_randomness(seed, device):
-        for epoch, loss in enumerate(epochs(final, x, y, settings, seed, teacher)):
+        for epoch, loss in enumerate(epochs(final, x, y, whole, seed, teacher)):
             entry = {"loss": loss}
             if epoch < len(found.uars):
                 entry["validation_uar"] = found.uars[epoch]
             history.append(entry)
             watch()
-            if epoch + 1 == found.epochs:
-                break
     recalibrate(final, x)
     final.cpu()
     return Trained(final, temperature, tuple(history), found.sentence, found.epochs, found.logits)

@@ -19,7 +19,7 @@ class TrainSettings(Settings):
     or with speakers whose normalisation has erased their emotion, logistic regression goes less astray.
 
     Attributes:
-        epochs: of the cosine schedule; the early stop can end it sooner.
+        epochs: of the cosine schedule; the early stop can find a smaller number.
         batch_size: utterances a step, at most; a small corpus takes smaller ones, for eight steps an epoch.
         learning_rate: of AdamW, annealed to zero over the epochs by half a cosine.
         weight_decay: of AdamW.

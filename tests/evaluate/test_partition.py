@@ -48,9 +48,7 @@ def test_each_utterance_exactly_once_and_no_site_is_empty(
 
 
 def test_speakers_stay_whole_and_genders_are_mixed() -> None:
-    utterances = corpus(
-        {"f1": "female", "f2": "female", "f3": "female", "m1": "male", "m2": "male", "m3": "male"}
-    )
+    utterances = corpus({"f1": "female", "f2": "female", "f3": "female", "m1": "male", "m2": "male", "m3": "male"})
     made = partition(utterances, ["c"] * len(utterances), PartitionSettings(speakers=2))
     found = [sorted({utterances[place].speaker for place in site.index}) for site in made]
     assert found == [["f1", "m1"], ["f2", "m2"], ["f3", "m3"]]
@@ -72,9 +70,7 @@ def test_the_same_speaker_name_in_two_corpora_is_two_speakers() -> None:
 def test_dirichlet_with_a_small_alpha_gives_sites_few_emotions() -> None:
     utterances = corpus({"a": None}, each=300)
     skewed, even = (
-        partition(
-            utterances, ["c"] * 300, PartitionSettings(by="dirichlet", sites=3, alpha=alpha, smallest=1)
-        )
+        partition(utterances, ["c"] * 300, PartitionSettings(by="dirichlet", sites=3, alpha=alpha, smallest=1))
         for alpha in (0.05, 1000.0)
     )
 

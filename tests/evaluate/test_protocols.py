@@ -70,7 +70,7 @@ def test_inductive_answers_do_not_see_the_other_held_out_utterances() -> None:
     altered = replace(data, raw=changed)
     plain, after = run(data, "inductive", "transductive"), run(altered, "inductive", "transductive")
     assert torch.equal(plain["inductive"].probabilities[row], after["inductive"].probabilities[row])
-    same_speaker = [i for i in held.tolist() if data.speakers[i] == data.speakers[other] and i != other][0]
+    same_speaker = next(i for i in held.tolist() if data.speakers[i] == data.speakers[other] and i != other)
     assert not torch.equal(
         plain["transductive"].probabilities[same_speaker], after["transductive"].probabilities[same_speaker]
     )

@@ -59,6 +59,5 @@ class Corpus:
         words = [word for word in re.split(r"[^a-z0-9]+", folder.casefold()) if word]
         joined = "".join(words)
         return any(
-            alias in words or joined.startswith(alias) or (len(alias) > 4 and alias in joined)
-            for alias in self.aliases
+            alias in words or joined.startswith(alias) or (len(alias) > 4 and alias in joined) for alias in self.aliases
         )

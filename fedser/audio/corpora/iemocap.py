@@ -105,9 +105,7 @@ def _labels(annotation: Path) -> dict[str, str]:
     codes = {name.casefold(): code.casefold() for name, code in _LINE.findall(text)}
     for name, code in codes.items():
         if code not in _EMOTION:
-            raise ManifestError(
-                f"{annotation}: {name} has the unknown code '{code}'.", "Check the corpus' files."
-            )
+            raise ManifestError(f"{annotation}: {name} has the unknown code '{code}'.", "Check the corpus' files.")
     return codes
 
 
