@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Row = Mapping[str, str]
-SECTION = ("features", "target_set", "protocol")
+SETTING = ("features", "target_set", "protocol")
 
 
 @dataclass(frozen=True)
@@ -19,86 +19,91 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    """Build one section for each features × target set × protocol, with a UAR and a WAR table."""
-    text = [
-        "# Benchmark",
-        "",
-        "UAR and WAR in percent, mean ± standard deviation over seeds; best of a pair in bold.",
-    ]
+    """An overview of the means over pairs, then a table of pairs for each setting and normalisation."""
+    text = ["# Benchmark", "", "Percent, mean ± standard deviation over seeds; the best of a row in bold."]
     overall: dict[str, float] = {}
-    for section in sorted({tuple(row[name] for name in SECTION) for row in rows}):
-        part = [row for row in rows if tuple(row[name] for name in SECTION) == section]
-        text += ["", f"## {section[0]}, target set {section[1]}, {section[2]}"]
-        for metric in ("uar", "war"):
-            table, means = _table(part, metric)
-            text += ["", f"### {metric.upper()}", "", *table]
-            if metric == "uar":
-                overall |= {"/".join((*section, *column)): value for column, value in means.items()}
-        text += ["", "Mean calibration error (ECE) and seconds a cell:", "", *_costs(part)]
+    rules = _names(rows, "normalisation")
+    for metric in ("uar", "war"):
+        text += ["", f"## {metric.upper()}, mean over the pairs", ""]
+        text += _header(["features", "target set", "protocol", "method", *rules])
+        for setting in _settings(rows):
+            for method in _names(rows, "method"):
+                values = {rule: _by_seed(_pick(rows, setting, rule), method, metric) for rule in rules}
+                text.append(_line([*setting, method], values))
+                if metric == "uar":
+                    found = {rule: _mean(v) for rule, v in values.items() if v}
+                    overall |= {"/".join((*setting, rule, method)): round(v, 2) for rule, v in found.items()}
+    for setting in _settings(rows):
+        for rule in rules:
+            part = _pick(rows, setting, rule)
+            for metric in ("uar", "war"):
+                text += ["", f"## {metric.upper()}: {', '.join(setting)}, normalisation {rule}", ""]
+                text += _pairs(part, metric)
+            text += ["", *_costs(part)]
     return Summary("\n".join(text) + "\n", overall)
 
 
-def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], dict[tuple[str, str], float]]:
-    columns = sorted({(row["normalisation"], row["method"]) for row in rows})
-    pairs = sorted({(row["source"], row["target"]) for row in rows})
-    cells = {(pair, column): _values(rows, pair, column, metric) for pair in pairs for column in columns}
-    lines = ["| pair | " + " | ".join(f"{rule} {method}" for rule, method in columns) + " |"]
-    lines.append("|---|" + "---|" * len(columns))
-    for pair in pairs:
-        best = max((_mean(cells[pair, column]) for column in columns), default=0.0)
-        shown = [_cell(cells[pair, column], best) for column in columns]
-        lines.append(f"| {pair[0]} → {pair[1]} | " + " | ".join(shown) + " |")
-    means: dict[tuple[str, str], float] = {}
-    spreads = []
-    for column in columns:
-        by_seed = _by_seed(rows, column, metric, pairs)
-        means[column] = round(_mean(by_seed), 2) if by_seed else float("nan")
-        spreads.append(_cell(by_seed, None))
-    lines.append("| **mean over pairs** | " + " | ".join(spreads) + " |")
-    return lines, means
+def _pairs(rows: Sequence[Row], metric: str) -> list[str]:
+    """A line for each pair and one for the mean over pairs, a column for each method."""
+    methods = _names(rows, "method")
+    lines = _header(["pair", *methods])
+    for pair in sorted({(row["source"], row["target"]) for row in rows}):
+        own = [row for row in rows if (row["source"], row["target"]) == pair]
+        values = {method: [100 * float(row[metric]) for row in own if row["method"] == method] for method in methods}
+        lines.append(_line([f"{pair[0]} → {pair[1]}"], values))
+    return [*lines, _line(["**mean**"], {method: _by_seed(rows, method, metric) for method in methods})]
 
 
-def _values(rows: Sequence[Row], pair: tuple[str, str], column: tuple[str, str], metric: str) -> list[float]:
-    return [
-        100 * float(row[metric])
-        for row in rows
-        if (row["source"], row["target"]) == pair and (row["normalisation"], row["method"]) == column
-    ]
-
-
-def _by_seed(
-    rows: Sequence[Row], column: tuple[str, str], metric: str, pairs: Sequence[tuple[str, str]]
-) -> list[float]:
+def _by_seed(rows: Sequence[Row], method: str, metric: str) -> list[float]:
     """Mean over the pairs for each seed that has them all, so that the spread is that of the mean."""
+    pairs = {(row["source"], row["target"]) for row in rows}
     values = []
-    for seed in sorted({row["seed"] for row in rows}):
-        one = [
-            100 * float(row[metric])
-            for row in rows
-            if row["seed"] == seed and (row["normalisation"], row["method"]) == column
-        ]
-        if len(one) == len(pairs):
+    for seed in _names(rows, "seed"):
+        one = [100 * float(row[metric]) for row in rows if row["seed"] == seed and row["method"] == method]
+        if pairs and len(one) == len(pairs):
             values.append(statistics.fmean(one))
     return values
 
 
 def _costs(rows: Sequence[Row]) -> list[str]:
-    columns = sorted({(row["normalisation"], row["method"]) for row in rows})
-    lines = ["| normalisation | method | ECE | seconds |", "|---|---|---|---|"]
-    for rule, method in columns:
-        own = [row for row in rows if (row["normalisation"], row["method"]) == (rule, method)]
-        ece = statistics.fmean(float(row["ece"]) for row in own)
-        seconds = statistics.fmean(float(row["seconds"]) for row in own)
-        lines.append(f"| {rule} | {method} | {ece:.3f} | {seconds:.2f} |")
-    return lines
+    methods = _names(rows, "method")
+    ece = [statistics.fmean(float(row["ece"]) for row in rows if row["method"] == method) for method in methods]
+    seconds = [statistics.fmean(float(row["seconds"]) for row in rows if row["method"] == method) for method in methods]
+    return [
+        *_header(["mean of the cells", *methods]),
+        "| calibration error (ECE) | " + " | ".join(f"{value:.3f}" for value in ece) + " |",
+        "| seconds | " + " | ".join(f"{value:.2f}" for value in seconds) + " |",
+    ]
 
 
-def _cell(values: Sequence[float], best: float | None) -> str:
+def _header(names: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+
+
+def _line(names: Sequence[str], values: Mapping[str, Sequence[float]]) -> str:
+    best = max((_mean(v) for v in values.values() if v), default=0.0)
+    return "| " + " | ".join([*names, *(_cell(v, best) for v in values.values())]) + " |"
+
+
+def _cell(values: Sequence[float], best: float) -> str:
     if not values:
         return "–"
     text = f"{_mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
-    return f"**{text}**" if best is not None and abs(_mean(values) - best) < 0.05 else text
+    return f"**{text}**" if abs(_mean(values) - best) < 0.05 else text
 
 
 def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else float("-inf")
+    return statistics.fmean(values)
+
+
+def _pick(rows: Sequence[Row], setting: tuple[str, ...], rule: str) -> list[Row]:
+    return [row for row in rows if row["normalisation"] == rule and tuple(row[name] for name in SETTING) == setting]
+
+
+def _settings(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    return sorted({tuple(row[name] for name in SETTING) for row in rows})
+
+
+def _names(rows: Sequence[Row], column: str) -> list[str]:
+    """The values of a column, in the order in which they first occur."""
+    return list(dict.fromkeys(row[column] for row in rows))
