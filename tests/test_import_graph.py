@@ -18,6 +18,7 @@ LAYERS = {
     "fedser.files": 0,
     "fedser.console": 0,
     "fedser.compute": 0,
+    "fedser.provenance": 0,
     "fedser.audio": 1,
     "fedser.losses": 1,
     "fedser.models": 2,

@@ -51,7 +51,7 @@ class LogregSelf(Direct):
             labels = p[chosen].argmax(dim=1)
             if int(labels.min()) == int(labels.max()):
                 break
-            linear = fit_logistic(target.x[chosen], labels, linear.classes, self.settings.penalty)
+            linear = fit_logistic(target.x[chosen].double(), labels, linear.classes, self.settings.penalty)
             linear = linear.to(target.x.device)
         return linear
 

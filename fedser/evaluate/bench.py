@@ -36,11 +36,12 @@ from fedser.config import Settings
 from fedser.console import progress
 from fedser.errors import ConfigError, OutputError
 from fedser.evaluate import metrics, protocols
-from fedser.evaluate.manifest import run_manifest
+from fedser.evaluate.source import SourceModel, train_source
 from fedser.evaluate.summary import summarise
 from fedser.files import output_folder, write_text
 from fedser.models import ModelSettings
-from fedser.train import TrainSettings, fit_linear, train_model
+from fedser.provenance import run_manifest
+from fedser.train import TrainSettings
 
 COLUMNS = (
     *(
@@ -250,7 +251,7 @@ def compute(settings: BenchSettings, job: Job, done: frozenset[tuple[str, ...]] 
     """Train the job's source model and fill its cells."""
     source = _with_classes(_corpora[job.source, job.features], job.classes)
     normalisation = NormalisationSettings.model_validate({"rule": job.normalisation, "kappa": settings.kappa})
-    models = train_source(settings, source, job.classes, normalisation, job.seed)
+    models = _source(settings, source, job.classes, normalisation, job.seed)
     rows: list[Row] = []
     for name in job.targets:
         whole = _with_classes(_corpora[name, job.features], job.classes)
@@ -269,24 +270,22 @@ def compute(settings: BenchSettings, job: Job, done: frozenset[tuple[str, ...]] 
     return rows
 
 
-def train_source(
+def _source(
     settings: BenchSettings,
     source: SpeechData,
     classes: tuple[str, ...],
     rule: NormalisationSettings,
     seed: int,
-) -> protocols.SourceModels:
+) -> SourceModel:
     """Train classifier and linear peer on one corpus, normalised inside itself."""
     x = SiteNormaliser.fit(source.raw, source.speakers, rule).transform(source.raw, source.speakers)
-    y = source.labels(classes)
-    trained = train_model(x, y, source.speakers, classes, settings.model, settings.train, seed, torch.device("cpu"))
-    linear = fit_linear(x, y, classes) if x.ndim == 2 else None
-    return protocols.SourceModels(trained.model, linear, trained.temperature)
+    y, cpu = source.labels(classes), torch.device("cpu")
+    return train_source(x, y, source.speakers, classes, settings.model, settings.train, seed=seed, device=cpu)
 
 
 def _cells(
     settings: BenchSettings,
-    models: protocols.SourceModels,
+    models: SourceModel,
     target: SpeechData,
     job: Job,
     cell: Row,

@@ -15,9 +15,9 @@ from fedser.errors import ConfigError
 from fedser.evaluate import metrics
 from fedser.evaluate.federate import federate, site_seed
 from fedser.evaluate.simulation_settings import SimulationSettings
+from fedser.evaluate.source import SourceModel
 from fedser.evaluate.world import (
     SiteWorld,
-    SourceModel,
     World,
     build_sites,
     labels_of,

@@ -38,9 +38,9 @@ from fedser.bundle import Bundle
 from fedser.config import validate
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
-from fedser.evaluate.manifest import run_manifest
 from fedser.evaluate.report import write_report
 from fedser.files import output_folder, write_text
+from fedser.provenance import run_manifest
 
 
 @dataclass(frozen=True)

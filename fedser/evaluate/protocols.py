@@ -24,20 +24,12 @@ from fedser.audio.dataset import SpeechData
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.compute import generator
 from fedser.errors import TooLittleDataError
-from fedser.models import EmotionClassifier, LinearClassifier
+from fedser.evaluate.source import SourceModel
+from fedser.models import EmotionClassifier
 
 PROTOCOLS = ("transductive", "inductive", "inductive_causal")
 TARGET_SETS = ("all", "dirichlet", "neutral70", "two_emotions")
 PER_SPEAKER = 20  # utterances a speaker at most, in the target set `dirichlet`
-
-
-@dataclass(frozen=True)
-class SourceModels:
-    """What a provider publishes: the classifier, its linear peer and the temperature."""
-
-    classifier: EmotionClassifier
-    linear: LinearClassifier | None
-    temperature: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def _dirichlet(data: SpeechData, draw: torch.Generator) -> Iterator[int]:
 
 
 def evaluate(
-    source: SourceModels,
+    source: SourceModel,
     target: SpeechData,
     method: Method,
     schedule: Schedule | None,
@@ -153,7 +145,7 @@ def evaluate(
 
 
 def _fold(
-    source: SourceModels,
+    source: SourceModel,
     target: SpeechData,
     held: Tensor,
     method: Method,
@@ -180,10 +172,10 @@ def _fold(
     return answers
 
 
-def _adapted(source: SourceModels, x: Tensor, method: Method, schedule: Schedule | None, seed: int) -> nn.Module:
-    return adapt(source.classifier, x, method, schedule, seed=seed, linear=source.linear).model
+def _adapted(source: SourceModel, x: Tensor, method: Method, schedule: Schedule | None, seed: int) -> nn.Module:
+    return adapt(source.model, x, method, schedule, seed=seed, linear=source.linear).model
 
 
-def _temperature(source: SourceModels, model: nn.Module) -> float:
+def _temperature(source: SourceModel, model: nn.Module) -> float:
     """The temperature was calibrated for the classifier; logistic regression needs none."""
     return source.temperature if isinstance(model, EmotionClassifier) else 1.0

@@ -49,12 +49,12 @@ from fedser import console
 from fedser.audio.dataset import SpeechData
 from fedser.compute import one_thread
 from fedser.evaluate.contenders import SeedResult, check, run_seed
-from fedser.evaluate.manifest import run_manifest
 from fedser.evaluate.report import write_report
 from fedser.evaluate.results import collect, write_tables
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.world import World, build
 from fedser.files import output_folder
+from fedser.provenance import run_manifest
 
 
 def run(

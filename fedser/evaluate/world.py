@@ -25,9 +25,8 @@ from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.errors import ConfigError, TooLittleDataError
 from fedser.evaluate.partition import SiteIndex, partition
 from fedser.evaluate.simulation_settings import SimulationSettings
+from fedser.evaluate.source import SourceModel, train_source
 from fedser.federation.stages import LocalData
-from fedser.models import EmotionClassifier, LinearClassifier
-from fedser.train import fit_linear, train_model
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,6 @@ class World:
     corpora: tuple[str, ...]
     sites: tuple[SiteIndex, ...]
     left_out: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class SourceModel:
-    """What the provider publishes."""
-
-    model: EmotionClassifier
-    linear: LinearClassifier | None
-    temperature: float
 
 
 @dataclass(frozen=True)
@@ -117,9 +107,7 @@ def source_model(settings: SimulationSettings, world: World, seed: int, device: 
         speakers += [None if speaker is None else f"{name}/{speaker}" for speaker in data.speakers]
     x = torch.cat(parts)
     y = torch.cat([data.labels(world.classes) for data in world.source.values()])
-    trained = train_model(x, y, speakers, world.classes, own.model, own.train, seed, device)
-    linear = fit_linear(x, y, world.classes) if x.dim() == 2 else None
-    return SourceModel(trained.model.to(device), linear, trained.temperature)
+    return train_source(x, y, speakers, world.classes, own.model, own.train, seed=seed, device=device)
 
 
 def build_sites(settings: SimulationSettings, world: World, source: SourceModel) -> tuple[SiteWorld, ...]:

@@ -31,7 +31,7 @@ def fit_logistic(x: Tensor, y: Tensor, classes: Sequence[str], c: float = 0.01) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at this penalty the last digits change nothing
         model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
-        model.fit(x.cpu().double().numpy(), y.cpu().numpy())
+        model.fit(x.cpu().numpy(), y.cpu().numpy())
     rows, offsets = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
     if len(model.classes_) == 2:  # scikit-learn keeps one row, the log-odds of the second class
         rows, offsets = torch.cat([-rows / 2, rows / 2]), torch.cat([-offsets / 2, offsets / 2])

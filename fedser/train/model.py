@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from fedser.compute import generator
-from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings, initialise
+from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings, fit_logistic, initialise
 from fedser.train import calibrate
 from fedser.train.checks import check
 from fedser.train.folds import speaker_folds, usable_for_early_stop
-from fedser.train.linear import fit_checked
 from fedser.train.loop import epochs, logits_of, recalibrate
 from fedser.train.settings import TrainSettings
 
@@ -163,7 +162,7 @@ def _validate(
 def _teacher(x: Tensor, y: Tensor, classes: Sequence[str], settings: TrainSettings) -> LinearClassifier | None:
     if x.dim() != 2 or settings.linear_share == 0:
         return None
-    return fit_checked(x.cpu(), y, classes).to(x.device)
+    return fit_logistic(x, y, classes).to(x.device)
 
 
 def _folds(masks: Sequence[Tensor]) -> str:

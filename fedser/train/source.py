@@ -15,11 +15,11 @@ from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.bundle import BundleHeader, SigningKey
 from fedser.errors import TooLittleDataError, UsageError
 from fedser.models import ModelSettings
+from fedser.provenance import revision, versions
 from fedser.train.calibrate import uar
 from fedser.train.copies import augmented
 from fedser.train.linear import fit_linear
 from fedser.train.model import Trained, train_model
-from fedser.train.provenance import revision, versions
 from fedser.train.settings import TrainSettings
 
 

@@ -61,7 +61,7 @@ def test_self_training_equals_the_loop():
             chosen += mine[: math.ceil(turn / 5 * len(mine))]
         chosen.sort()
         labels = torch.tensor([rows[i].index(max(rows[i])) for i in chosen])
-        expected = fit_logistic(x[chosen], labels, CLASSES, 0.01)
+        expected = fit_logistic(x[chosen].double(), labels, CLASSES, 0.01)
     adapted = adapt(MODEL, x, make("logreg_self"), seed=0, linear=linear)
     torch.testing.assert_close(adapted.model(x), expected(x))
 

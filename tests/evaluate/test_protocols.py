@@ -14,6 +14,7 @@ from fedser.audio.utterance import Utterance
 from fedser.compute import generator
 from fedser.errors import TooLittleDataError
 from fedser.evaluate import protocols
+from fedser.evaluate.source import SourceModel
 from fedser.models import EmotionClassifier, ModelSettings, initialise
 
 CLASSES = ("anger", "neutral", "sadness")
@@ -32,10 +33,10 @@ def speech(speakers: int = 6, each: int = 12, *, seed: int = 0) -> SpeechData:
     return SpeechData("made-up", tuple(utterances), torch.stack(rows), FeatureSettings())
 
 
-def models() -> protocols.SourceModels:
+def models() -> SourceModel:
     model = EmotionClassifier(ModelSettings(hidden=16, bottleneck=8), (8,), CLASSES)
     initialise(model, generator("model", 0))
-    return protocols.SourceModels(model.eval(), None, 1.5)
+    return SourceModel(model.eval(), None, 1.5)
 
 
 def run(data: SpeechData, *wanted: str) -> dict[str, protocols.Outcome]:
@@ -85,7 +86,7 @@ def test_inductive_source_equals_a_calculation_by_hand() -> None:
         seen[held] = False
         mean, std = data.raw[seen].double().mean(0), data.raw[seen].double().std(0, correction=0)
         x = ((data.raw[held] - mean) / std).clamp(-5, 5).float()
-        expected = (source.classifier(x) / 1.5).softmax(1)
+        expected = (source.model(x) / 1.5).softmax(1)
         assert torch.allclose(outcome[held], expected, atol=1e-4)
 
 
