@@ -12,7 +12,7 @@ from pathlib import Path
 from fedser.audio.corpora.base import FEMALE, MALE, Corpus, Reading
 from fedser.audio.utterance import Utterance
 
-_NAME = re.compile(r"([A-Z]{2}\d)_(anger|fear|happiness|neutral|sadness|surprised?)_(\d{1,2})", re.IGNORECASE)
+_NAME = re.compile(r"([A-Z][A-Z0-9]{1,3})_(anger|fear|happiness|neutral|sadness|surprised?)_(\d{1,4})", re.IGNORECASE)
 _GENDER = {
     "EB0": FEMALE,
     "IC0": FEMALE,
