@@ -9,13 +9,16 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+if TYPE_CHECKING:
+    from fedser.adapt import Gradient
 
 HERE = Path(__file__).parent
 
@@ -42,7 +45,7 @@ def commands() -> str:
 
 def configuration() -> str:
     """Every group of settings with its keys, types and defaults."""
-    from fedser.adapt import METHODS, Schedule
+    from fedser.adapt import METHODS, Gradient, Schedule
     from fedser.audio.features import FeatureSettings
     from fedser.audio.normalise import NormalisationSettings
     from fedser.evaluate.bench import BenchSettings
@@ -63,16 +66,25 @@ def configuration() -> str:
         ("Schedule of adaptation", Schedule),
     ]
     groups += [(f"Method `{name}`", kind.settings_type) for name, kind in METHODS.items()]
+    schedules = {f"Method `{name}`": _schedule(kind) for name, kind in METHODS.items() if issubclass(kind, Gradient)}
     while groups:
         title, kind = groups.pop(0)
         if kind in seen:
             continue
         seen.append(kind)
         text += [f"## {title}", "", *_table(kind), ""]
+        if title in schedules:
+            text += [schedules[title], ""]
         path = title.strip("`") + "." if " " not in title else ""
         fields = kind.model_fields.items()
         groups[:0] = [(f"`{path}{name}`", inner) for name, field in fields for inner in _inner(field)]
     return "\n".join(text) + "\n"
+
+
+def _schedule(kind: type[Gradient]) -> str:
+    """The schedule that a method runs with unless another one is set."""
+    own = ", ".join(f"`{name}` {value}" for name, value in kind.schedule.model_dump().items() if value is not None)
+    return f"Schedule, where the configuration sets none: {own}."
 
 
 def _leaves(path: str, command: click.Command) -> list[tuple[str, click.Command]]:

@@ -9,8 +9,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
+import click
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., CompletedProcess[str]]
@@ -65,3 +68,49 @@ def test_every_command_of_the_pages_exists(fedser: Run) -> None:
         assert len(names) > 3
         for name in names:
             assert f" {name} " in listed
+
+
+def test_the_reference_describes_every_argument_option_and_setting() -> None:
+    for name in ("commands", "configuration"):
+        for line in (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines():
+            if line.startswith("| `"):
+                cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                assert cells[1 if name == "commands" else -1], f"{name}.md: {line}"
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The `fedser` commands of a page's fenced blocks, as argument lists; lines that go on are joined."""
+    fenced = "".join(re.findall(r"```(?:sh)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S))
+    lines = fenced.replace("\\\n", " ").splitlines()
+    found = [shlex.split(line.split("&& ")[-1], comments=True) for line in lines if re.match(r"(.*&& )?fedser ", line)]
+    return [words[1:] for words in found]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/howto.md", "docs/tutorial.md"])
+def test_options_and_overrides_that_the_pages_name_are_the_programs(page: str) -> None:
+    from fedser.cli import app
+    from fedser.config import load
+    from fedser.evaluate.bench import BenchSettings
+    from fedser.evaluate.simulation_settings import SimulationSettings
+
+    found = commands(ROOT / page)
+    assert len(found) > 4
+    for words in found:
+        parsed = parse(typer.main.get_command(app), words)
+        if words[0] in ("simulate", "bench"):
+            kind = SimulationSettings if words[0] == "simulate" else BenchSettings
+            load(kind, ROOT / parsed["config"], parsed["overrides"])
+
+
+def test_an_unknown_option_on_a_page_would_be_noticed() -> None:
+    from fedser.cli import app
+
+    with pytest.raises(click.UsageError, match="--colour"):
+        parse(typer.main.get_command(app), ["adapt", "--data", "x", "--out", "y", "--colour", "blue"])
+
+
+def parse(command: click.Command, words: list[str]) -> dict[str, Any]:
+    """Read the words as the program does, and do nothing."""
+    if isinstance(command, click.Group):
+        return parse(command.commands[words[0]], words[1:])
+    return command.make_context(command.name, list(words)).params

@@ -21,7 +21,9 @@ def adapt(
     option: Annotated[list[str] | None, typer.Option(help="A setting of the method: key=value.")] = None,
     classes: Annotated[str | None, typer.Option(help="The emotions that occur at the site: a,b,c.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Name of the corpus' reader.")] = None,
-    speaker_from: Annotated[str | None, typer.Option(help="'parent', or a regular expression on the path.")] = None,
+    speaker_from: Annotated[
+        str | None, typer.Option(help="Speakers: parent, grandparent, none, or a regular expression.")
+    ] = None,
     normalisation: Annotated[str | None, typer.Option(help="auto, corpus, speaker or shrunk.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the recordings.")] = None,
     unknown_below: Annotated[float, typer.Option(min=0, max=1, help="Answer 'unknown' below this.")] = 0.0,

@@ -25,7 +25,9 @@ def predict(
     ] = None,
     signer: Annotated[str | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Name of the corpus' reader.")] = None,
-    speaker_from: Annotated[str | None, typer.Option(help="'parent', or a regular expression on the path.")] = None,
+    speaker_from: Annotated[
+        str | None, typer.Option(help="Speakers: parent, grandparent, none, or a regular expression.")
+    ] = None,
     update: Annotated[
         bool,
         typer.Option("--update", help="Let each utterance update its speaker's statistics first, and keep them."),

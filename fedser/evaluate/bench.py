@@ -81,9 +81,19 @@ class BenchSettings(Settings):
         corpora: corpus name → folder.
         readers: corpus name → name of its reader, where the folder does not tell.
         pairs: ``source:target`` names, or ``all`` ordered pairs.
+        features: kinds of features.
+        normalisation: rules, the same for source and target.
+        methods: names of methods.
+        protocol: ``transductive`` (adapt and test on all utterances), ``inductive`` (test on held-out speakers) or
+            ``inductive_causal`` (the same, with statistics of the held-out speakers that grow as they speak).
+        target_set: ``all`` utterances, or a sample of them: ``dirichlet`` (at most 20 a speaker, with emotions in
+            unequal shares), ``neutral70`` (70 % neutral) or ``two_emotions`` (neutral and anger).
         seeds: a list of seeds, or their number.
         folds: speaker folds of the inductive protocols.
+        kappa: pseudo-utterances of the site's statistics, see ``normalisation.kappa`` of a simulation.
         options: settings by method, over the methods' own defaults.
+        model: what the source classifier looks like.
+        train: how it is trained.
         schedule: of every method with gradient steps; each method's own without it.
     """
 

@@ -28,8 +28,16 @@ def _seeds(value: object) -> object:
 
 
 class SourceSettings(Settings):
-    """Where the source model comes from: labelled ``corpora`` (name → folder) to train on with each seed, or a
-    ``bundle``; without either, the bundle that ships with fedser.
+    """Where the source model comes from: labelled corpora, or a bundle; without either, the default bundle.
+
+    Attributes:
+        corpora: corpus name → folder or manifest of labelled recordings; a model is trained with each seed.
+        readers: corpus name → name of its reader, where the folder does not tell.
+        bundle: a source model to use instead of training; the one that ships with fedser when None.
+        signer: the provider's public key, in hexadecimal digits or as a file; needed for any other bundle.
+        features: what is computed, where a model is trained.
+        model: what the classifier looks like, where a model is trained.
+        train: how it is trained.
     """
 
     corpora: dict[str, Path] = Field(default_factory=dict)
@@ -42,7 +50,14 @@ class SourceSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """Labelled recordings that play the sites' speech (labels serve the metrics): name → folder or manifest."""
+    """Labelled recordings that play the sites' speech; labels serve the metrics.
+
+    Attributes:
+        corpora: corpus name → folder or manifest.
+        readers: corpus name → name of its reader, where the folder does not tell.
+        speaker_from: rule that tells the speaker from the path: ``parent``, ``grandparent``, ``none``, or a regular
+            expression with one group.
+    """
 
     corpora: dict[str, Path] = Field(min_length=1)
     readers: dict[str, str] = Field(default_factory=dict)
@@ -50,7 +65,12 @@ class TargetSettings(Settings):
 
 
 class MethodSettings(Settings):
-    """The method that all contenders run, and its options."""
+    """The method that all contenders run.
+
+    Attributes:
+        name: of the method, see below.
+        options: those of its settings that differ from their defaults.
+    """
 
     name: str = "ecan"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -64,7 +84,7 @@ class RoundSettings(Settings):
         personal: share of the local steps that ``personal`` keeps for the last adaptation at the site.
         personal_rounds: exchanges of ``personal`` before it; as many as ``rounds`` when None.
         weighting: of the mean: ``uniform``, or by the sites' coarse ``counts``.
-        momentum: of the server.
+        momentum: of the server: the share of its last velocity that is added to a round's update; 0 is none.
         rate: the server's step, in joint updates. The mean of updates that only partly agree is shorter than
             each of them, so a step of 1 falls behind the sites' own progress.
     """
@@ -81,11 +101,21 @@ class SimulationSettings(Settings):
     """One simulation.
 
     Attributes:
+        name: of the simulation, in its report.
+        source: the model that the sites start from.
+        target: the sites' speech.
+        partition: how the speech is divided among sites.
         schedule: of the local loop, the same for all contenders; the method's own when None. Its steps (or its
             epochs over a site of mean size) are K, the local steps of each site in all.
         normalisation: fitted inside each site, after partitioning; a bundle's own rule when None.
+        method: what the sites adapt by.
+        federation: how sites join.
+        policy: of every site.
         classes: emotions that the sites have, where a bundle knows more.
+        unknown_emotions: utterances whose emotion the model does not know: ``leave_out``, or ``adapt`` on them
+            too; they are never scored.
         contenders: what is compared.
+        seeds: a list of seeds, or their number.
     """
 
     name: str = "simulation"

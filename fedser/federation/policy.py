@@ -17,9 +17,11 @@ class Policy(Settings):
 
     Attributes:
         methods: names of methods that may run here; all installed ones when None.
-        steps_min, steps_max: local steps of one order.
+        steps_min: least local steps of one order.
+        steps_max: most local steps of one order.
         total_max: steps of the whole schedule.
-        batch_min, batch_max: utterances a step. A site smaller than a batch takes all it has.
+        batch_min: least utterances a step. A site smaller than a batch takes all it has.
+        batch_max: most utterances a step.
         learning_rate_max: largest learning rate of an order.
         rounds: orders answered in one study.
         clip: largest L2 norm of an update; a longer one is scaled down to it.
@@ -30,8 +32,10 @@ class Policy(Settings):
         own_layers: what training does to layers that do not travel: ``adapt`` them to this site (no order can
             set them, and the provider does not learn them), or ``keep`` them as the bundle has them.
         counts: whether the number of utterances may leave, rounded to ``count_unit``.
+        count_unit: the count that leaves is rounded to a multiple of this, and never to 0.
         scalars: whether the named scalars may leave.
-        utterances_min, speakers_min: the least data for taking part; unknown speakers count as one.
+        utterances_min: least utterances for taking part.
+        speakers_min: least speakers for taking part; unknown speakers count as one.
     """
 
     methods: tuple[str, ...] | None = None
