@@ -32,7 +32,7 @@ LAYERS = {
     "fedser.cli": 9,
 }
 
-FORBIDDEN = {"socket", "http", "urllib", "requests", "pickle"}
+FORBIDDEN = {"socket", "ssl", "http", "urllib", "requests", "httpx", "aiohttp", "grpc", "pickle", "marshal", "shelve"}
 
 
 def unit(module: str) -> str | None:

@@ -114,14 +114,6 @@ SiteStage = Callable[[SiteWork], SiteWork]
 ServerStage = Callable[[ServerWork], ServerWork]
 
 
-@dataclass(frozen=True)
-class Round:
-    """The stages of a round, in order, on the sites and on the server."""
-
-    site: tuple[SiteStage, ...]
-    server: tuple[ServerStage, ...]
-
-
 def site_step(stages: Sequence[SiteStage], work: SiteWork) -> SiteWork:
     """Run a site's stages; the result holds the update and the new state."""
     for stage in stages:
