@@ -121,7 +121,12 @@ def _attributes(kind: type[BaseModel]) -> dict[str, str]:
     """The ``Attributes:`` part of a docstring, by name."""
     text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].split("\n\n")[0]
     found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", text, flags=re.MULTILINE)
-    return {name: " ".join(rest.split()).replace("|", "\\|") for name, rest in found}
+    return {name: _markdown(" ".join(rest.split())) for name, rest in found}
+
+
+def _markdown(text: str) -> str:
+    """reStructuredText's literals and roles as a cell of a Markdown table."""
+    return re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`").replace("|", "\\|")
 
 
 def _type(field: FieldInfo) -> str:

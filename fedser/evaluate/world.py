@@ -64,6 +64,7 @@ def build(settings: SimulationSettings, device: torch.device) -> World:
     """Load the corpora and spread the target over sites.
 
     Raises:
+        TooLittleDataError: source and target share fewer than two emotions.
         FedserError: recordings, labels or settings do not fit.
     """
     features, known = _features_and_classes(settings)
