@@ -101,9 +101,10 @@ class Gate:
         for name, shape in order.layout:
             if name not in self._signed or tuple(self._signed[name].shape) != shape:
                 return Code.LAYOUT
-        if order.phase == "finish":  # its answer holds no tensor
-            return None
-        allowed = self._policy.may_leave(self._signed, self._data.model.first_layer())
+        first = self._data.model.first_layer()
+        allowed = self._policy.may_leave(self._signed, first)
+        if order.phase == "finish":  # its answer holds no tensor, but no order may set a first layer that stays
+            allowed |= frozenset(self._signed) - frozenset(first)
         return None if {name for name, _ in order.layout} <= allowed else Code.LAYOUT
 
     def _weights(self, order: Order, flat: Tensor) -> Code | None:

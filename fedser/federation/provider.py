@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from fedser.adapt import Schedule
 from fedser.bundle.keys import SigningKey
-from fedser.errors import QuorumError, WireError
+from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
 from fedser.federation.layout import Layout, elements, tensor_digest
 from fedser.federation.schema import PROTOCOL, Order, Refusal, Update, Work
@@ -160,7 +161,22 @@ class Provider:
             return None
 
     def order(self, number: int, site: str, phase: Literal["train", "finish"], tensors: Tensor) -> Order:
-        """The order of one round for one site."""
+        """The order of one round for one site.
+
+        Raises:
+            ConfigError: the plan asks for what the schema of orders does not hold.
+        """
+        try:
+            return self._order(number, site, phase, tensors)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where, what = ".".join(str(part) for part in first["loc"]), first["msg"]
+            raise ConfigError(
+                f"No order can hold '{where}' = {first['input']!r}: {what[0].lower()}{what[1:]}.",
+                "Name sites with letters, digits, '.', '_' and '-', and choose a smaller schedule.",
+            ) from None
+
+    def _order(self, number: int, site: str, phase: Literal["train", "finish"], tensors: Tensor) -> Order:
         plan, start = self.plan, self.plan.steps_before(number)
         steps = plan.personal_steps if phase == "finish" else plan.steps_before(number + 1) - start
         return Order(

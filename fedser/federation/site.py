@@ -82,9 +82,9 @@ class Site:
             return self._refuse(code, digest)
         try:
             work = site_step(self._stages, SiteWork(order, flat, self.data, self.state, self._gate.kept(order)))
+            bounded = self._gate.bound(order, work.update, work.scalars)
         except (FedserError, ValueError, RuntimeError):  # the reason stays here, the code is all that leaves
             return self._refuse(Code.FAILED, digest)
-        bounded = self._gate.bound(order, work.update, work.scalars)
         if bounded is None:
             return self._refuse(Code.FAILED, digest)
         update, flat = bounded

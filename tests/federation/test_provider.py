@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedser.errors import WireError
+from fedser.errors import ConfigError, WireError
 from fedser.federation import wire
 from fedser.federation.layout import tensor_digest
 from fedser.federation.schema import Scalars, Update
@@ -165,3 +165,14 @@ def test_no_reply_at_all_is_a_refusal(lab: Any) -> None:
     provider = lab.provider(sites, plan, Silent())
     provider.run(lab.start(plan))
     assert [(r.round, r.site) for r in provider.refusals] == [(1, "site-2"), (2, "site-2"), (3, "site-2")]
+
+
+def test_a_plan_that_no_order_can_hold_is_a_clear_error(lab: Any) -> None:
+    sites = lab.sites(1)
+    plan = lab.plan(sites)
+    for wrong, words in (
+        (replace(plan, sites={"Haus Köln": "00"}), "'site' = 'Haus Köln'"),
+        (replace(plan, schedule=plan.schedule.model_copy(update={"learning_rate": 20.0})), "'learning_rate' = 20.0"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            lab.provider(sites, wrong).run(lab.start(plan))

@@ -178,6 +178,18 @@ def test_tensors_that_the_policy_keeps_are_refused(lab: Any, leave: str) -> None
             assert refused(lab, site, order, tensors) == expected
 
 
+@pytest.mark.parametrize("leave", ["none", "head", "all_but_first"])
+def test_no_order_sets_the_first_layer_not_even_the_last(lab: Any, leave: str) -> None:
+    site = lab.site(1, Policy(leave=leave))
+    model = site.data.model
+    for name, parameter in model.named_parameters():
+        order, _ = first_order(lab, site, phase="finish", work={"steps": 0})
+        tensors = parameter.detach().flatten()
+        order = replace(order, layout=((name, tuple(parameter.shape)),), tensor_digest=tensor_digest(tensors))
+        site = lab.site(1, Policy(leave=leave))
+        assert refused(lab, site, order, tensors) == (Code.LAYOUT if name in model.first_layer() else None), name
+
+
 def test_running_statistics_and_unknown_tensors_cannot_be_ordered(lab: Any) -> None:
     site = lab.site(1, Policy(leave="all"))
     buffers = [name for name in site.data.model.state_dict() if "running_mean" in name]
@@ -222,6 +234,11 @@ def test_an_update_that_is_not_finite_or_of_another_length_does_not_leave(lab: A
     for flat in (torch.full((8,), float("nan")), torch.zeros(3)):
         site = lab.site(1, stages=(lambda work, flat=flat: replace(work, update=flat),))
         assert refused(lab, site, *first_order(lab, site)) == Code.FAILED
+
+
+def test_a_count_beyond_the_schema_is_a_refusal(lab: Any) -> None:
+    site = lab.site(1, Policy.model_construct(**{**Policy().model_dump(), "count_unit": 2_000_000}))
+    assert refused(lab, site, *first_order(lab, site)) == Code.FAILED
 
 
 def test_what_leaves_is_recorded_first(lab: Any) -> None:
