@@ -26,7 +26,7 @@ LABELS = {
     "source": "source model as published",
     "bn": "source, normalisation statistics of the site",
     "alone": "each site alone",
-    "federated": "federated, one model for all",
+    "federated": "federated, joint weights at all sites",
     "personal": "federated, last steps at the site",
     "pooled": "all data in one place",
     "newcomer": "others' federated model, untrained",

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -122,6 +123,9 @@ def _seeds(settings: SimulationSettings, world: World, jobs: int, device: torch.
                 )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # leaving the block would wait for their seeds
+                worker.terminate()
+                worker.join()
             raise
 
 
@@ -163,6 +167,7 @@ def _with(data: SpeechData, raw: torch.Tensor) -> SpeechData:
 
 
 def _start(settings: SimulationSettings, packed: _PackedWorld, device: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     one_thread()
     source = {name: _with(data, torch.from_numpy(packed.source[name])) for name, data in packed.world.source.items()}
     target = _with(packed.world.target, torch.from_numpy(packed.target))

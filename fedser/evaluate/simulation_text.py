@@ -22,7 +22,7 @@ MEANING = {
     "source": "the provider's model as it came, normalised by each site's statistics",
     "bn": "the same with the model's internal statistics renewed at the site, no training",
     "alone": "every site adapts by itself",
-    "federated": "the sites adapt together and share one model",
+    "federated": "the sites adapt together and share one model, all but what stays at each",
     "personal": "as federated, then each site adapts the shared model once more for itself",
     "pooled": "all recordings in one place: what privacy costs, not an option for the sites",
     "newcomer": "the federated model of the other sites, used unchanged at a site that took no part",
@@ -69,12 +69,14 @@ def lead(results: Results, settings: Results) -> list[str]:
 def cautions(results: Results) -> list[str]:
     """What the figures do not mean."""
     classes = results.get("classes") or []
+    answers = len((results.get("config") or {}).get("classes") or classes)
     left_out = results.get("left_out") or {}
     lines = [
-        f"Guessing gives a UAR of {100 / max(len(classes), 1):.1f} %: the mean of the recalls of "
-        f"{len(classes)} emotions, each weighing the same however rare it is.",
-        "Inside this run the target labels served for these figures and for nothing else. Whoever chose settings by "
-        "looking at such figures has used the labels after all, and then the figures flatter.",
+        f"Guessing among the {answers} emotions that can be answered gives a UAR of {100 / max(answers, 1):.1f} %. "
+        "UAR is the mean of the recalls of the emotions that occur, each weighing the same however rare it is.",
+        "Inside this run the target labels made the scenario (which emotions take part, and in a Dirichlet partition "
+        "which site has which) and these figures; no model was trained on them or chosen by them. Whoever chose "
+        "settings by looking at such figures has used the labels after all, and then the figures flatter.",
         "The figures are transductive: models are scored on the utterances that they adapted to. On new "
         "utterances, and above all on new speakers, expect less. Only 'newcomer' is a site that took no part.",
         "Seeds change what is random in training and adaptation, not the recordings. Their spread says nothing "
@@ -85,5 +87,5 @@ def cautions(results: Results) -> list[str]:
     ]
     if left_out:
         rest = ", ".join(f"{emotion} ({count})" for emotion, count in left_out.items())
-        lines.append(f"Utterances of emotions that the source does not know were left out or not scored: {rest}.")
+        lines.append(f"Utterances of emotions that the source does not know were left out: {rest}.")
     return lines

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,13 @@ def write_corpus(folder: Path, speakers: int, emotions: tuple[str, ...], each: i
     """Buzzing tones whose pitch and loudness depend on the emotion, and a little on the speaker."""
     random = np.random.default_rng(seed)
     rows = []
-    time = np.arange(8000) / 16000
+    moments = np.arange(8000) / 16000
     for speaker in range(speakers):
         for emotion in emotions:
             for number in range(each):
                 pitch = PITCH[emotion] * (1 + 0.05 * speaker) * random.normal(1, 0.03)
-                wave = np.tanh(3 * np.sin(2 * np.pi * pitch * time)) * np.linspace(1, 0.2, len(time))
-                wave += 0.02 * random.standard_normal(len(time))
+                wave = np.tanh(3 * np.sin(2 * np.pi * pitch * moments)) * np.linspace(1, 0.2, len(moments))
+                wave += 0.02 * random.standard_normal(len(moments))
                 path = folder / f"{speaker}-{emotion}-{number}.wav"
                 folder.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, 0.3 * wave, 16000)
@@ -127,6 +130,25 @@ def test_the_number_of_jobs_does_not_matter(
     again = run(settings_for(corpora), tmp_path, jobs=2)
     assert again["settings"] == finished[0]["settings"]
     assert again["curves"] == finished[0]["curves"]
+
+
+def test_an_interrupt_waits_for_no_seed(corpora: dict[str, Path], tmp_path: Path) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    long = settings_for(corpora, schedule={"steps": 50_000, "batch_size": 16}, contenders=["alone"], seeds=4)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    begin = time.monotonic()
+    signal.alarm(5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(long, tmp_path, jobs=2)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 25
+    assert multiprocessing.active_children() == []
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
 
 
 def test_one_site_changes_nothing_of_another_sites_features(corpora: dict[str, Path]) -> None:
