@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from itertools import pairwise
 from typing import Annotated
 
+import click
 import typer
 
 from fedser import console
 from fedser.commands import adapt, bench, bundle, corpus, demo, doctor, keys, predict, report, segment, simulate, train
-from fedser.errors import FedserError
+from fedser.errors import FedserError, UsageError
 
 app = typer.Typer(
     help="Federated, source-free, privacy-preserving adaptation of speech-emotion models.",
@@ -55,12 +58,20 @@ def main() -> None:
     """Run the command line; exit with the code of the error, without a traceback."""
     as_json = any(
         argument == "--format=json" or (argument == "--format" and following == "json")
-        for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+        for argument, following in pairwise([*sys.argv[1:], ""])
     )
     try:
-        app()
+        # click prints its own errors as text and exits; in this mode it raises them, and returns exit codes.
+        sys.exit(app(standalone_mode=not as_json) or 0)
     except FedserError as error:
         sys.exit(console.fail(error, as_json=as_json))
+    except click.ClickException as error:
+        wrong = UsageError(error.format_message(), "The same command with --help lists what it takes.")
+        sys.exit(console.fail(wrong, as_json=as_json))
+    except BrokenPipeError:
+        # The reader went away; what is still buffered must not be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         console.say("interrupted: nothing was left half-written")
         sys.exit(130)

@@ -67,6 +67,30 @@ def test_an_error_as_json_is_one_object(fedser: Run, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["error"]["code"] == done.returncode == 10
 
 
+@pytest.mark.parametrize("words", [("adapt", "--dta", "x"), ("train", "--epochs", "many"), ("scan",)])
+def test_a_wrong_command_line_as_json_is_one_object(fedser: Run, words: tuple[str, ...]) -> None:
+    done = fedser(*words, "--format", "json")
+    refused(done, 2, "error:")
+    assert json.loads(done.stdout)["error"]["code"] == 2
+
+
+def test_the_bare_command_shows_the_help(fedser: Run) -> None:
+    done = fedser()
+    assert "Traceback" not in done.stderr
+    assert "Usage" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_reader_that_goes_away_is_no_traceback(form: str) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-m", "fedser.cli", "doctor", "--format", form]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+
+
 def test_an_unknown_label_names_the_file(fedser: Run, tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
     (tmp_path / "manifest.csv").write_text("path,emotion\na.wav,grumpiness\n")
