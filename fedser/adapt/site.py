@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
@@ -60,7 +60,7 @@ class SiteHeader(Settings):
     features: FeatureSettings
     feature_version: str
     model: ModelSettings
-    shape: tuple[int, ...]
+    shape: tuple[PositiveInt, ...]
     kind: Literal["classifier", "linear"]
     temperature: float = Field(gt=0)
     unknown_below: float = Field(default=0.0, ge=0, le=1)
@@ -197,6 +197,8 @@ class SiteModel:
         try:
             header = validate(SiteHeader, header_text(data), f"the header of {path}")
             tensors = parse(data)
+        except BundleFormatError:  # its words are a bundle's: fetch it again
+            raise BundleFormatError(f"{path} is no adapted model, or it is damaged.", "Adapt again.") from None
         except (ConfigError, SafetensorError) as error:
             raise BundleFormatError(f"{path} is no adapted model: {error}", "Adapt again.") from None
         if header.feature_version != features.version(header.features):
@@ -290,6 +292,16 @@ def class_mask(classes: Sequence[str], allowed: Sequence[str]) -> Tensor:
         named = f"The model does not know {', '.join(strangers)}." if strangers else "No emotion is allowed."
         raise UsageError(named, f"Choose from: {', '.join(classes)}.")
     return torch.tensor([name in allowed for name in classes])
+
+
+def check_threshold(unknown_below: float) -> None:
+    """Refuse a confidence that is none; written so that NaN is refused too.
+
+    Raises:
+        UsageError: not from 0 to 1.
+    """
+    if not 0 <= unknown_below <= 1:
+        raise UsageError(f"{unknown_below} is no confidence.", "Give --unknown-below a number from 0 to 1.")
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

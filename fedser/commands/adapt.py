@@ -40,7 +40,7 @@ def adapt(
         signer=signer,
         method=method,
         options=tuple(option or ()),
-        classes=tuple(part.strip() for part in classes.split(",") if part.strip()) if classes else None,
+        classes=tuple(part.strip() for part in classes.split(",") if part.strip()) if classes is not None else None,
         corpus=corpus,
         speaker_from=speaker_from,
         normalisation=normalisation,

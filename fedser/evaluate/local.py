@@ -29,8 +29,8 @@ from fedser import bundle as bundles
 from fedser import compute
 from fedser.adapt.method import Gradient, Method
 from fedser.adapt.schedule import Schedule
-from fedser.adapt.site import Answer, LocalRun, SiteModel, adapt_site
-from fedser.audio import dataset, quality
+from fedser.adapt.site import Answer, LocalRun, SiteModel, adapt_site, check_threshold, class_mask
+from fedser.audio import dataset, labels, quality
 from fedser.audio.dataset import SpeechData
 from fedser.audio.normalise import NormalisationSettings
 from fedser.audio.utterance import Utterance
@@ -72,6 +72,8 @@ def run(settings: LocalSettings, out: Path, *, command: str) -> dict[str, Any]:
     compute.one_thread()
     device = compute.device(settings.device)
     bundle = bundles.read(settings.bundle, signer=settings.signer)
+    check_threshold(settings.unknown_below)
+    allowed = _allowed(settings.classes, bundle.header.classes)
     method = adaptation.make(settings.method, _options(settings.options))
     rule = (
         validate(NormalisationSettings, {"rule": settings.normalisation}, "--normalisation")
@@ -95,7 +97,7 @@ def run(settings: LocalSettings, out: Path, *, command: str) -> dict[str, Any]:
         device=device,
         schedule=_schedule(method, settings.epochs),
         normalisation=rule,
-        allowed=settings.classes,
+        allowed=allowed,
         unknown_below=settings.unknown_below,
     )
     return _write(settings, out, command, bundle, data, local, begin)
@@ -157,13 +159,13 @@ def _write(
 
 
 def score(data: SpeechData, site: SiteModel, answer: Answer, bundle: Bundle) -> dict[str, Any] | None:
-    """Metrics over the utterances whose label the model can answer; None without such labels."""
+    """Metrics over the utterances whose label is one of the site's classes; None without such labels."""
     classes = site.header.classes
-    labels = data.labels(classes)
-    known = labels >= 0
+    true = data.labels(classes)
+    known = (true >= 0) & site.class_mask[true]
     if not bool(known.any()):
         return None
-    p, y = answer.probabilities[known], labels[known]
+    p, y = answer.probabilities[known], true[known]
     guess = p.argmax(1)
     confusion = metrics.confusion(y, guess, len(classes))
     before = SiteModel(site.header, bundle.classifier(), site.normaliser)
@@ -205,6 +207,15 @@ def _percent(scores: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     names = ("uar", "war", "macro_f1", "ece", "source_uar")
     return {name: round(100 * scores[name], 2) for name in names} | {"scored": scores["scored"]}
+
+
+def _allowed(given: tuple[str, ...] | None, known: Sequence[str]) -> tuple[str, ...] | None:
+    """The emotions of ``--classes`` as the bundle writes them, refused before any work."""
+    if given is None:
+        return None
+    allowed = tuple(dict.fromkeys(labels.ALIASES.get(labels.normalise(word), word) for word in given))
+    class_mask(known, allowed)
+    return allowed
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from fedser import bundle as bundles
 from fedser import compute, console
-from fedser.adapt.site import Answer, SiteModel
+from fedser.adapt.site import Answer, SiteModel, check_threshold
 from fedser.audio import dataset
 from fedser.audio.utterance import Utterance
 from fedser.errors import NoAudioError, UsageError
@@ -59,7 +59,7 @@ def answer_files(
 
     Raises:
         NoAudioError: nothing can be read.
-        UsageError: ``update`` on a bundle, which has no site to keep statistics for.
+        UsageError: ``update`` on a bundle, which has no site to keep statistics for; a threshold outside 0 to 1.
     """
     site, file = open_model(model, signer)
     if update and file is None:
@@ -67,7 +67,9 @@ def answer_files(
             "A source bundle keeps no statistics of a site.",
             "Run 'fedser adapt' first, and name its folder as --model.",
         )
+    kept = site
     if unknown_below is not None:
+        check_threshold(unknown_below)
         header = site.header.model_copy(update={"unknown_below": unknown_below})
         site = SiteModel(header, site.model, site.normaliser)
     place = compute.device(device)
@@ -91,6 +93,6 @@ def answer_files(
     raw = torch.cat([part.raw for part in parts])
     answer = site.answer(raw, [u.speaker for u in utterances], update=update)
     if update and file is not None:
-        site.save(file)
+        kept.save(file)  # with its own threshold: --unknown-below holds for these answers alone
     name = f"{site.header.bundle} {site.header.bundle_version}, {site.header.method}"
     return Given(utterances, site, answer, name, aside)
