@@ -91,6 +91,11 @@ def train(
 ) -> None:
     """Train a source model on labelled corpora and write it as a signed bundle."""
     places = _pairs([*corpora, *(more or [])], "--corpora", "NAME=DIR, for instance emodb=recordings/emodb")
+    for corpus in places:
+        if corpus != Path(corpus).name or corpus == "..":
+            raise UsageError(
+                f"'{corpus}' cannot name a corpus.", "A corpus' name is part of file names: leave out '/'."
+            )
     mapping = _pairs(rename or [], "--map", "LABEL=LABEL, for instance calm=neutral")
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out} does not end in .safetensors.", "Name the bundle NAME.safetensors.")
@@ -105,6 +110,7 @@ def train(
 
     compute.one_thread()
     settings = _settings(epochs, augment)
+    wanted = _classes(classes)
     kind = FeatureSettings(kind=features.value)
     chosen = encoder.value if encoder is not Encoder.auto else "resnet" if kind.kind == "logmel" else "mlp"
     model = validate(ModelSettings, {"encoder": chosen, "norm": norm.value}, "the command line")
@@ -118,7 +124,7 @@ def train(
         name=name or out.stem,
         licence=licence,
         version=version,
-        classes=_classes(classes),
+        classes=wanted,
         model=model,
         settings=settings,
         normalisation=NormalisationSettings(rule=normalisation.value),
@@ -160,6 +166,8 @@ def _classes(given: str | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     words = [word.strip() for word in given.split(",") if word.strip()]
+    if not words:
+        raise UsageError("--classes names no emotion.", "Give at least two, for instance anger,neutral.")
     return tuple(dict.fromkeys(labels.emotion(word, Path("--classes")) for word in words))
 
 

@@ -129,6 +129,17 @@ def test_what_cannot_be_is_said(tmp_path: Path, options: list[str], error: type[
     assert not list(tmp_path.glob("o.*"))
 
 
+@pytest.mark.parametrize(
+    "words", [("--corpora", "a/b=made"), ("--corpora", "made=made", "--classes", ","), ("--corpora", "..=made")]
+)
+def test_names_and_classes_are_checked_before_anything_is_read(tmp_path: Path, words: tuple[str, ...]) -> None:
+    app = Typer()
+    app.command()(train)
+    outcome = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out" / "bundle.safetensors")])
+    assert isinstance(outcome.exception, UsageError)
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_class_three_utterances_or_no_labels_are_too_little(tmp_path: Path) -> None:
     out = tmp_path / "o.safetensors"
     with pytest.raises(TooLittleDataError, match="anger"):
