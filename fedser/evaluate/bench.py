@@ -15,6 +15,7 @@ import hashlib
 import json
 import multiprocessing
 import resource
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -241,14 +242,22 @@ def _computed(
             yield compute(settings, job, done)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(data,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(data,)) as pool:
         waiting: list[Future[list[Row]]] = [pool.submit(compute, settings, job, done) for job in todo]
         try:
             for future in as_completed(waiting):
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # leaving the block would wait for their jobs
+                worker.terminate()
+                worker.join()
             raise
+
+
+def _start_worker(data: dict[tuple[str, str], SpeechData]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    _start(data)
 
 
 def _start(data: dict[tuple[str, str], SpeechData]) -> None:

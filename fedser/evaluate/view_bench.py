@@ -27,7 +27,8 @@ def view(results: Mapping[str, Any], rows: Sequence[Row]) -> Page:
         "Transductive figures score a model on the utterances that it adapted to; inductive ones on speakers that "
         "took no part. Compare like with like.",
         "The spread is over seeds of training, not over recordings. The corpora are mostly acted.",
-        "Inside this run the target's labels chose nothing. Whoever picks a setting by these tables has used them.",
+        "Inside this run the target's labels said which emotions and utterances take part, and no model was chosen "
+        "by them. Whoever picks a setting by these tables has used them.",
     ]
     return Page(
         title="Benchmark",

@@ -51,7 +51,7 @@ class Policy(Settings):
     leave: Leave = "all_but_first"
     own_layers: Literal["keep", "adapt"] = "adapt"
     counts: bool = True
-    count_unit: int = Field(default=50, ge=1)
+    count_unit: int = Field(default=50, ge=10, le=1_000_000)
     scalars: bool = True
     utterances_min: int = Field(default=8, ge=1)
     speakers_min: int = Field(default=1, ge=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from fedser.errors import QuorumError
 from fedser.federation import wire
@@ -234,6 +235,13 @@ def test_an_update_that_is_not_finite_or_of_another_length_does_not_leave(lab: A
     for flat in (torch.full((8,), float("nan")), torch.zeros(3)):
         site = lab.site(1, stages=(lambda work, flat=flat: replace(work, update=flat),))
         assert refused(lab, site, *first_order(lab, site)) == Code.FAILED
+
+
+@pytest.mark.parametrize("unit", [1, 2_000_000])
+def test_counts_leave_in_coarse_steps_or_not_at_all(unit: int) -> None:
+    assert [Policy().coarse(n) for n in (1, 70, 99)] == [50, 50, 100]
+    with pytest.raises(ValidationError, match="count_unit"):
+        Policy(count_unit=unit)
 
 
 def test_a_count_beyond_the_schema_is_a_refusal(lab: Any) -> None:
