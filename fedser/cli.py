@@ -72,9 +72,10 @@ def main() -> None:
         # The reader went away; what is still buffered must not be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.say("interrupted: nothing was left half-written")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of Ctrl-C, without a word
+            console.say("interrupted: nothing was left half-written")
+        raise
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ def test_ctrl_c_during_training_leaves_nothing_behind(tmp_path: Path, speech: Pa
         rest = process.stderr.read()
         assert process.wait(timeout=60) == 130
     assert "Traceback" not in rest
+    assert "interrupted" in rest
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
