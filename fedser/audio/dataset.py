@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,12 +104,21 @@ def load(
     inspection = quality.inspect(found.utterances, found.aside)
     if not inspection.kept:
         raise NoAudioError(
-            f"No recording in {directory} can be used: all {len(inspection.quarantined)} were set aside.",
+            f"No recording in {directory} can be used: {_reasons(inspection)}.",
             f"'fedser corpus scan {directory}' lists the reasons.",
         )
     name = name or found.root.name or directory.name
     raw, extracted = _features(inspection, features, device, cache, f"features of {name}")
     return SpeechData(name, inspection.kept, raw, features, inspection, found.reader, extracted)
+
+
+def _reasons(inspection: quality.Inspection) -> str:
+    """Why everything was set aside: counts by reason, or the one file's own reason."""
+    counts = Counter(finding.reason for finding in inspection.quarantined)
+    if len(inspection.quarantined) == 1:
+        only = inspection.quarantined[0]
+        return f"it is set aside as {only.reason}" + (f" ({only.detail})" if only.detail else "")
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
 def join(parts: Sequence[SpeechData]) -> SpeechData:

@@ -199,12 +199,13 @@ def _usual(rates: Counter[int]) -> int | None:
 def write_quarantine(path: Path, inspection: Inspection) -> None:
     """Write ``quarantine.csv``: one row for each utterance set aside or flagged, with the reason.
 
-    Columns: path, start, end, channel, speaker, action (``set aside`` or ``kept``), reason, detail.
+    Columns: path, start, end, channel, speaker, action (``set aside`` or ``kept``), reason, detail. It names
+    recordings and speakers, so that only its owner may read it.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with files.replacing(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
+    with files.replacing(path, mode=0o600) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["path", "start", "end", "channel", "speaker", "action", "reason", "detail"])
         for action, findings in (("set aside", inspection.quarantined), ("kept", inspection.flagged)):

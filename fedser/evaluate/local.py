@@ -142,7 +142,7 @@ def _write(
         "metrics": scores,
         "seconds": round(time.perf_counter() - begin, 2),
     }
-    write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
+    write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False), mode=0o600)
     report = write_report(out)
     return {
         "method": site.header.method,

@@ -82,7 +82,10 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(folder, tmp_path, 
 
 def test_nothing_usable_is_an_error(tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
-    with pytest.raises(NoAudioError, match="set aside"):
+    with pytest.raises(NoAudioError, match="set aside as silent"):
+        load(tmp_path, SETTINGS)
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(NoAudioError, match="1 empty, 1 silent"):
         load(tmp_path, SETTINGS)
 
 
