@@ -48,7 +48,8 @@ class SiteHeader(Settings):
         temperature: divides the logits.
         unknown_below: answers of a smaller confidence are ``unknown``.
         method: what adapted it, with its options.
-        normaliser: the header of the site's statistics.
+        whose: whether the statistics are the site's or, in a model that was never adapted, the source's.
+        normaliser: the header of those statistics.
     """
 
     schema_version: Literal[1] = 1
@@ -67,6 +68,7 @@ class SiteHeader(Settings):
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
+    whose: Literal["site", "source"] = "site"
     normaliser: dict[str, Any]
 
 
@@ -98,7 +100,7 @@ class SiteModel:
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> SiteModel:
         """The source model as published, with the source's statistics: for recordings that belong to no site."""
-        return cls._of(bundle, bundle.classifier(), bundle.normaliser(), method="source")
+        return cls._of(bundle, bundle.classifier(), bundle.normaliser(), method="source", whose="source")
 
     @classmethod
     def _of(
@@ -112,6 +114,7 @@ class SiteModel:
         allowed: Sequence[str] | None = None,
         unknown_below: float = 0.0,
         seed: int = 0,
+        whose: Literal["site", "source"] = "site",
     ) -> SiteModel:
         known = bundle.header
         linear = isinstance(model, LinearClassifier)
@@ -132,6 +135,7 @@ class SiteModel:
             method=method,
             options=dict(options or {}),
             seed=seed,
+            whose=whose,
             normaliser=normaliser.header(),
         )
         return cls(header, model, normaliser)
@@ -155,7 +159,8 @@ class SiteModel:
             if update:
                 self.normaliser.observe(raw[i : i + 1], speaker)
             rows.append(self.normaliser.transform(raw[i : i + 1], [speaker]))
-            used.append(self.normaliser.statistics_for(speaker))
+            told = self.normaliser.statistics_for(speaker)
+            used.append(told.replace("site", "source") if self.header.whose == "source" else told)
         place = next(self.model.parameters()).device
         x = torch.cat(rows).to(place)
         p = probabilities(self.model, x, self.header.temperature, self.class_mask.to(place)).cpu()
