@@ -54,12 +54,16 @@ def load(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values.", "Write lines of the form 'key: value'.")
     for override in overrides:
-        _override(values, override)
+        assign(values, override)
     return validate(kind, values, str(path))
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place: ``a.b=3``."""
+def assign(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key of nested mappings in place, as ``a.b=3`` says; the value is YAML.
+
+    Raises:
+        ConfigError: it is no ``key=value``, or a key above already holds a value.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"'{override}' is not an override.", "Write key=value, for instance rounds=5.")

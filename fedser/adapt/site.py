@@ -154,15 +154,18 @@ class SiteModel:
             update: take each utterance into its speaker's statistics before it is answered, in this order,
                 so that later ones profit; an utterance never profits from a later one.
         """
-        rows, used = [], []
-        for i, speaker in enumerate(speakers):
-            if update:
+        if update:
+            rows, used = [], []
+            for i, speaker in enumerate(speakers):
                 self.normaliser.observe(raw[i : i + 1], speaker)
-            rows.append(self.normaliser.transform(raw[i : i + 1], [speaker]))
-            told = self.normaliser.statistics_for(speaker)
-            used.append(told.replace("site", "source") if self.header.whose == "source" else told)
+                rows.append(self.normaliser.transform(raw[i : i + 1], [speaker]))
+                used.append(self._statistics_for(speaker))
+            x = torch.cat(rows)
+        else:
+            x = self.normaliser.transform(raw, speakers)
+            used = [self._statistics_for(speaker) for speaker in speakers]
         place = next(self.model.parameters()).device
-        x = torch.cat(rows).to(place)
+        x = x.to(place)
         p = probabilities(self.model, x, self.header.temperature, self.class_mask.to(place)).cpu()
         confidence, best = p.max(dim=1)
         emotions = tuple(
@@ -170,6 +173,10 @@ class SiteModel:
             for k, c in zip(best.tolist(), confidence.tolist(), strict=True)
         )
         return Answer(emotions, tuple(confidence.tolist()), p, tuple(used))
+
+    def _statistics_for(self, speaker: str | None) -> str:
+        told = self.normaliser.statistics_for(speaker)
+        return told.replace("site", "source") if self.header.whose == "source" else told
 
     def save(self, path: Path) -> None:
         """Write the model, its settings and the site's statistics to one owner-only file.

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedser import adapt as adaptation
 from fedser import bundle as bundles
 from fedser import compute
@@ -35,8 +33,7 @@ from fedser.audio.dataset import SpeechData
 from fedser.audio.normalise import NormalisationSettings
 from fedser.audio.utterance import Utterance
 from fedser.bundle import Bundle
-from fedser.config import validate
-from fedser.errors import ConfigError
+from fedser.config import assign, validate
 from fedser.evaluate import metrics
 from fedser.evaluate.report import write_report
 from fedser.files import output_folder, write_text
@@ -221,13 +218,7 @@ def _allowed(given: tuple[str, ...] | None, known: Sequence[str]) -> tuple[str, 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"'{pair}' is no option of a method.", "Write --option key=value.")
-        try:
-            options[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"The value of '{pair}' is not YAML.", "Write a plain value.") from None
+        assign(options, pair)
     return options
 
 
