@@ -19,7 +19,10 @@
     ├── FederationError              rounds
     │   ├── WireError        30      a message that is not on the schema
     │   ├── PolicyError      31      the site's policy forbids it
-    │   └── QuorumError      32      too few sites answered
+    │   ├── QuorumError      32      too few sites answered
+    │   ├── NetworkError     33      the other side cannot be reached, or is not the one that was pinned
+    │   ├── EnrolmentError   34      an invitation, its token or a key is refused
+    │   └── StateError       35      a node's state folder is in use, damaged or another study's
     ├── OutputError          40      a result cannot be written
     ├── DependencyError      41      an optional package is missing
     └── DeviceError          42      the device asked for is not there
@@ -141,6 +144,24 @@ class QuorumError(FederationError):
     """Too few sites answered."""
 
     exit_code = 32
+
+
+class NetworkError(FederationError):
+    """The other side cannot be reached, or it is not the one that was pinned."""
+
+    exit_code = 33
+
+
+class EnrolmentError(FederationError):
+    """An invitation, its token or a key is refused."""
+
+    exit_code = 34
+
+
+class StateError(FederationError):
+    """A node's state folder is in use, damaged, or belongs to another study."""
+
+    exit_code = 35
 
 
 class OutputError(FedserError):

@@ -13,7 +13,7 @@ from fedser.adapt import Method, Schedule, adapt, make, probabilities
 from fedser.adapt.method import Gradient
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
-from fedser.evaluate.federate import federate, site_seed
+from fedser.evaluate.federate import federate
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.source import SourceModel
 from fedser.evaluate.world import (
@@ -25,6 +25,7 @@ from fedser.evaluate.world import (
     source_model,
 )
 from fedser.federation.local import settle
+from fedser.federation.provider import site_seed
 from fedser.models import EmotionClassifier
 
 DRAWN = ("source", "personal")  # before and after, in the report

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule
-from fedser.adapt.method import Gradient
 from fedser.bundle.keys import SigningKey
-from fedser.compute import generator
 from fedser.errors import ConfigError
 from fedser.evaluate.simulation_settings import RoundSettings
 from fedser.evaluate.world import SiteWorld
-from fedser.federation.layout import Layout, layout_of, pack, unpack
+from fedser.federation.layout import pack, unpack
 from fedser.federation.policy import Policy
-from fedser.federation.provider import Plan, Provider, Refused
+from fedser.federation.provider import Plan, Provider, Refused, travelling
 from fedser.federation.site import Site
-from fedser.federation.stages import apply_update, average
+from fedser.federation.stages import ServerState, apply_update, average
 from fedser.models import EmotionClassifier
 
 Watch = Callable[[int, list[nn.Module]], None]
@@ -46,9 +44,10 @@ class InProcess:
     def __init__(self, sites: Mapping[str, Site]) -> None:
         self._sites = sites
 
-    def deliver(self, site: str, order: bytes) -> bytes:
-        """The site's reply to an order."""
-        return self._sites[site].answer(order)
+    def exchange(self, orders: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Each site's reply to its order."""
+        for site, order in orders:
+            yield site, self._sites[site].answer(order)
 
 
 def federate(
@@ -106,9 +105,9 @@ def federate(
         seed=seed,
     )
     stages = (average(weighting=settings.weighting), apply_update(settings.momentum, settings.rate))
-    provider = Provider(plan, key, InProcess(sites), stages, site_seed)
+    provider = Provider(plan, key, InProcess(sites), stages)
 
-    def after_round(number: int, flat: Tensor) -> None:
+    def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:
         if watch is not None:
             watch(number, [site.model(unpack(flat, layout)) for site in sites.values()])
 
@@ -116,17 +115,6 @@ def federate(
     after_round(0, start)
     last = provider.run(start, after_round)
     return Joined([site.personal() or model for site in sites.values()], unpack(last, layout), provider.refusals)
-
-
-def travelling(model: EmotionClassifier, method: Method, policy: Policy) -> Layout:
-    """The tensors that travel: those that the method trains and the policy lets go."""
-    trained = method.trainable(model) if isinstance(method, Gradient) else ()
-    return layout_of(model, policy.may_leave(model.adaptable(), model.first_layer()) & set(trained))
-
-
-def site_seed(seed: int, name: str) -> int:
-    """The seed of one site: the same alone and in a federation, another one for each site."""
-    return generator("site", seed, name).initial_seed()
 
 
 def _fresh_key() -> SigningKey:

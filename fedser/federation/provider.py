@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from fedser.adapt import Schedule
+from fedser.adapt import Method, Schedule
+from fedser.adapt.method import Gradient
 from fedser.bundle.keys import SigningKey
+from fedser.compute import generator
 from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
-from fedser.federation.layout import Layout, elements, tensor_digest
+from fedser.federation.layout import Layout, elements, layout_of, tensor_digest
+from fedser.federation.policy import Policy
 from fedser.federation.schema import PROTOCOL, Order, Refusal, Update, Work
 from fedser.federation.stages import Received, ServerStage, ServerState, server_step
+from fedser.models import EmotionClassifier
+
+Phase = Literal["train", "finish"]
 
 
 class Transport(Protocol):
     """The one method that simulation and network differ in."""
 
-    def deliver(self, site: str, order: bytes) -> bytes:
-        """Bring an order to a site and return its reply.
+    def exchange(self, orders: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes | Silence]]:
+        """Bring each order to its site and yield the replies in the order of their arrival.
 
-        Raises:
-            WireError: there is no reply.
+        Args:
+            orders: (site, order), made one at a time as they are taken.
+
+        Returns:
+            One (site, reply) for each order; where none came, why.
         """
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A site from which no reply came."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,29 @@ class Refused:
     code: str
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A valid reply: its size in bytes, and when it came, in seconds since the round's first order."""
+
+    round: int
+    site: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Flight:
+    """What makes the orders of one try of a round: the same flight makes the same bytes again.
+
+    Attributes:
+        attempt: counts the tries of one round from 0.
+        expires: Unix time, in seconds, after which sites refuse its orders.
+    """
+
+    attempt: int
+    expires: int
+
+
 @dataclass
 class Provider:
     """Runs a plan over a transport.
@@ -89,7 +128,8 @@ class Provider:
         key: signs the orders.
         transport: reaches the sites.
         stages: of a server step.
-        seed_of: the seed of a site, from the plan's seed and the site's name.
+        flight: attempt and expiry of a round's orders; a node that restarts within a round keeps them.
+        observe: called with each reply and each refusal as it comes.
         refusals: what was refused so far, by whom and why.
     """
 
@@ -97,16 +137,26 @@ class Provider:
     key: SigningKey
     transport: Transport
     stages: tuple[ServerStage, ...]
-    seed_of: Callable[[int, str], int]
     clock: Callable[[], float] = time.time
+    flight: Callable[[int], Flight] | None = None
+    observe: Callable[[Answered | Refused], None] = lambda event: None
     refusals: list[Refused] = field(default_factory=list)
 
-    def run(self, tensors: Tensor, after_round: Callable[[int, Tensor], None] | None = None) -> Tensor:
-        """All rounds, then the order to finish.
+    def run(
+        self,
+        tensors: Tensor,
+        after_round: Callable[[int, Tensor, ServerState], None] | None = None,
+        *,
+        state: ServerState | None = None,
+        done: int = 0,
+    ) -> Tensor:
+        """All rounds that are not done yet, then the order to finish.
 
         Args:
-            tensors: the signed bundle's, flat float32 [P].
-            after_round: called with the round's number and the new tensors.
+            tensors: the signed bundle's, or those after round ``done``; flat float32 [P].
+            after_round: called with the round's number, the new tensors and the server's state.
+            state: of the server after round ``done``.
+            done: rounds that an earlier run completed.
 
         Returns:
             The last tensors, flat float32 [P].
@@ -114,11 +164,11 @@ class Provider:
         Raises:
             QuorumError: too few valid updates in a round.
         """
-        state = ServerState()
-        for number in range(1, self.plan.rounds + 1):
+        state = state or ServerState()
+        for number in range(done + 1, self.plan.rounds + 1):
             tensors, state = self.round(number, tensors, state)
             if after_round is not None:
-                after_round(number, tensors)
+                after_round(number, tensors, state)
         self.finish(tensors)
         return tensors
 
@@ -132,11 +182,9 @@ class Provider:
 
         def updates() -> Iterator[Received]:  # one at a time: the peak does not grow with the sites
             nonlocal answered
-            for site in self.plan.sites:
-                received = self._ask(number, site, "train", tensors)
-                if received is not None:
-                    answered += 1
-                    yield received
+            for received in self._exchange(number, self.plan.sites, "train", tensors):
+                answered += 1
+                yield received
 
         after = server_step(self.stages, tensors, updates(), state)
         if answered < self.plan.quorum:
@@ -146,28 +194,49 @@ class Provider:
             )
         return after
 
-    def finish(self, tensors: Tensor) -> None:
-        """Send the last tensors; each site makes its personal model of them and answers without a tensor."""
-        for site in self.plan.sites:
-            self._ask(self.plan.rounds + 1, site, "finish", tensors)
+    def finish(self, tensors: Tensor, sites: Iterable[str] | None = None) -> list[str]:
+        """Send the last tensors; each site makes its personal model of them and answers without a tensor.
 
-    def _ask(self, number: int, site: str, phase: Literal["train", "finish"], tensors: Tensor) -> Received | None:
-        order = self.order(number, site, phase, tensors)
-        try:
-            reply = self.transport.deliver(site, wire.encode(order, tensors, self.key))
-            return accept(reply, order, site, self.plan)
-        except WireError as error:
-            self.refusals.append(Refused(number, site, str(error)))
-            return None
+        Args:
+            tensors: flat float32 [P].
+            sites: to whom; all sites of the plan when None.
 
-    def order(self, number: int, site: str, phase: Literal["train", "finish"], tensors: Tensor) -> Order:
+        Returns:
+            The sites that answered.
+        """
+        wanted = self.plan.sites if sites is None else sites
+        return [received.site for received in self._exchange(self.plan.rounds + 1, wanted, "finish", tensors)]
+
+    def _exchange(self, number: int, sites: Iterable[str], phase: Phase, tensors: Tensor) -> Iterator[Received]:
+        """Send one order to each site and yield the valid answers."""
+        flight = self._flight(number)
+        asked: dict[str, Order] = {}
+
+        def orders() -> Iterator[tuple[str, bytes]]:
+            for site in sites:
+                asked[site] = self.order(number, site, phase, tensors, flight)
+                yield site, wire.encode(asked[site], tensors, self.key)
+
+        begin = time.monotonic()
+        for site, reply in self.transport.exchange(orders()):
+            try:
+                received = accept(reply, asked[site], site, self.plan)
+            except WireError as error:
+                self.refusals.append(Refused(number, site, str(error)))
+                self.observe(self.refusals[-1])
+                continue
+            size = len(reply) if isinstance(reply, bytes) else 0
+            self.observe(Answered(number, site, size, time.monotonic() - begin))
+            yield received
+
+    def order(self, number: int, site: str, phase: Phase, tensors: Tensor, flight: Flight | None = None) -> Order:
         """The order of one round for one site.
 
         Raises:
             ConfigError: the plan asks for what the schema of orders does not hold.
         """
         try:
-            return self._order(number, site, phase, tensors)
+            return self._order(number, site, phase, tensors, flight or self._flight(number))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where, what = ".".join(str(part) for part in first["loc"]), first["msg"]
@@ -176,37 +245,42 @@ class Provider:
                 "Name sites with letters, digits, '.', '_' and '-', and choose a smaller schedule.",
             ) from None
 
-    def _order(self, number: int, site: str, phase: Literal["train", "finish"], tensors: Tensor) -> Order:
+    def _order(self, number: int, site: str, phase: Phase, tensors: Tensor, flight: Flight) -> Order:
         plan, start = self.plan, self.plan.steps_before(number)
         steps = plan.personal_steps if phase == "finish" else plan.steps_before(number + 1) - start
         return Order(
             protocol=PROTOCOL,
             study=plan.study,
             round=number,
-            attempt=0,
+            attempt=flight.attempt,
             site=site,
             phase=phase,
             method=plan.method,
             options=dict(plan.options),
             work=_work(plan.schedule, start, steps, plan.total),
-            seed=self.seed_of(plan.seed, site),
+            seed=site_seed(plan.seed, site),
             layout=plan.layout,
             tensor_digest=tensor_digest(tensors),
-            expires=int(self.clock()) + plan.lifetime,
+            expires=flight.expires,
         )
+
+    def _flight(self, number: int) -> Flight:
+        return self.flight(number) if self.flight else Flight(0, int(self.clock()) + self.plan.lifetime)
 
     def _blame(self, number: int) -> str:
         reasons = [f"{r.site}: {r.code}" for r in self.refusals if r.round == number]
         return "Ask these sites: " + "; ".join(reasons) + "." if reasons else "Invite more sites."
 
 
-def accept(reply: bytes, order: Order, site: str, plan: Plan) -> Received:
+def accept(reply: bytes | Silence, order: Order, site: str, plan: Plan) -> Received:
     """Validate one reply against its order.
 
     Raises:
         WireError: it is refused; the message is the reason, and the site's code where the site refused.
     """
     hint = "The round goes on without this site."
+    if isinstance(reply, Silence):
+        raise WireError(reply.reason, hint)
     limits = wire.Limits(elements=elements(plan.layout))
     message, flat = wire.decode_reply(reply, plan.sites[site], limits)
     if isinstance(message, Refusal):
@@ -245,3 +319,14 @@ def _work(schedule: Schedule, start: int, steps: int, total: int) -> Work:
         input_noise=schedule.input_noise,
         backbone_scale=schedule.backbone_scale,
     )
+
+
+def travelling(model: EmotionClassifier, method: Method, policy: Policy) -> Layout:
+    """The tensors that travel: those that the method trains and the policy lets go."""
+    trained = method.trainable(model) if isinstance(method, Gradient) else ()
+    return layout_of(model, policy.may_leave(model.adaptable(), model.first_layer()) & set(trained))
+
+
+def site_seed(seed: int, name: str) -> int:
+    """The seed of one site: the same alone and in a federation, another one for each site."""
+    return generator("site", seed, name).initial_seed()

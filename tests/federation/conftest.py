@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -51,11 +51,12 @@ class Wired:
         self.orders: list[tuple[str, bytes]] = []
         self.replies: list[tuple[str, bytes]] = []
 
-    def deliver(self, site: str, order: bytes) -> bytes:
-        self.orders.append((site, order))
-        reply = self.sites[site].answer(order)
-        self.replies.append((site, reply))
-        return reply
+    def exchange(self, orders: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        for site, order in orders:
+            self.orders.append((site, order))
+            reply = self.sites[site].answer(order)
+            self.replies.append((site, reply))
+            yield site, reply
 
 
 class Lab:
@@ -109,7 +110,6 @@ class Lab:
             ORDER_KEY,
             transport or Wired(sites),
             (average(), apply_update()),
-            lambda seed, site: generator(seed, site).initial_seed(),
         )
 
     @staticmethod

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fedser.errors import ConfigError, WireError
+from fedser.errors import ConfigError
 from fedser.federation import wire
 from fedser.federation.layout import tensor_digest
+from fedser.federation.provider import Silence
 from fedser.federation.schema import Scalars, Update
 from fedser.federation.stages import Received, ServerState, apply_update, average, server_step
 
@@ -72,9 +73,10 @@ class Hostile:
     def __init__(self, inner: Any, site: str, forge: Any) -> None:
         self.inner, self.site, self.forge = inner, site, forge
 
-    def deliver(self, site: str, order: bytes) -> bytes:
-        reply = self.inner.deliver(site, order)
-        return self.forge(order, reply) if site == self.site else reply
+    def exchange(self, orders: Any) -> Any:
+        for site, order in orders:
+            ((_, reply),) = self.inner.exchange([(site, order)])
+            yield site, self.forge(order, reply) if site == self.site else reply
 
 
 def forged(lab: Any, order: bytes, flat: torch.Tensor, **changes: Any) -> bytes:
@@ -156,10 +158,9 @@ def test_no_reply_at_all_is_a_refusal(lab: Any) -> None:
     sites = lab.sites(2)
 
     class Silent:
-        def deliver(self, site: str, order: bytes) -> bytes:
-            if site == "site-2":
-                raise WireError("no reply before the deadline.", "")
-            return sites[site].answer(order)
+        def exchange(self, orders: Any) -> Any:
+            for site, order in orders:
+                yield site, Silence("no reply before the deadline") if site == "site-2" else sites[site].answer(order)
 
     plan = lab.plan(sites)
     provider = lab.provider(sites, plan, Silent())
