@@ -1,18 +1,26 @@
-"""The ``fedser`` command: assembles the command groups and turns errors into exit codes."""
+"""The ``fedser`` command: assembles the command groups."""
 
 from __future__ import annotations
 
-import os
-import sys
-from itertools import pairwise
 from typing import Annotated
 
-import click
 import typer
 
-from fedser import console
-from fedser.commands import adapt, bench, bundle, corpus, demo, doctor, keys, predict, report, segment, simulate, train
-from fedser.errors import FedserError, UsageError
+from fedser.commands import (
+    adapt,
+    bench,
+    bundle,
+    corpus,
+    demo,
+    doctor,
+    entry,
+    keys,
+    predict,
+    report,
+    segment,
+    simulate,
+    train,
+)
 
 app = typer.Typer(
     help="Federated, source-free, privacy-preserving adaptation of speech-emotion models.",
@@ -56,26 +64,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; exit with the code of the error, without a traceback."""
-    as_json = any(
-        argument == "--format=json" or (argument == "--format" and following == "json")
-        for argument, following in pairwise([*sys.argv[1:], ""])
-    )
-    try:
-        # click prints its own errors as text and exits; in this mode it raises them, and returns exit codes.
-        sys.exit(app(standalone_mode=not as_json) or 0)
-    except FedserError as error:
-        sys.exit(console.fail(error, as_json=as_json))
-    except click.ClickException as error:
-        wrong = UsageError(error.format_message(), "The same command with --help lists what it takes.")
-        sys.exit(console.fail(wrong, as_json=as_json))
-    except BrokenPipeError:
-        # The reader went away; what is still buffered must not be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except SystemExit as ended:
-        if ended.code == 130:  # what typer makes of Ctrl-C, without a word
-            console.say("interrupted: nothing was left half-written")
-        raise
+    entry.run(app)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""``python -m fedser_client``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m fedser_server``."""
+
+from .cli import main
+
+main()
