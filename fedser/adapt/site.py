@@ -100,10 +100,10 @@ class SiteModel:
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> SiteModel:
         """The source model as published, with the source's statistics: for recordings that belong to no site."""
-        return cls._of(bundle, bundle.classifier(), bundle.normaliser(), method="source", whose="source")
+        return cls.adapted(bundle, bundle.classifier(), bundle.normaliser(), method="source", whose="source")
 
     @classmethod
-    def _of(
+    def adapted(
         cls,
         bundle: Bundle,
         model: nn.Module,
@@ -116,6 +116,18 @@ class SiteModel:
         seed: int = 0,
         whose: Literal["site", "source"] = "site",
     ) -> SiteModel:
+        """A bundle's model after adaptation, with everything that its answers need.
+
+        Args:
+            bundle: where the model comes from.
+            model: adapted, on the CPU.
+            normaliser: with the statistics of the speech that it was adapted to.
+            method, options: what adapted it.
+            allowed: the emotions that the site has; all of the bundle's when None.
+            unknown_below: confidence below which the answer is ``unknown``.
+            seed: of everything that was drawn.
+            whose: the statistics' owner.
+        """
         known = bundle.header
         linear = isinstance(model, LinearClassifier)
         header = SiteHeader(
@@ -280,7 +292,7 @@ def adapt_site(
         linear=bundle.linear(),
         class_mask=mask,
     )
-    site = SiteModel._of(
+    site = SiteModel.adapted(
         bundle,
         adapted.model.cpu(),
         normaliser,

@@ -38,7 +38,7 @@ def predict(
 ) -> None:
     """Answer with an emotion and a calibrated confidence; each row says which statistics normalised it."""
     from fedser.compute import one_thread
-    from fedser.evaluate.local import table
+    from fedser.evaluate.outputs import table
     from fedser.evaluate.predict import answer_files
 
     one_thread()

@@ -1,4 +1,4 @@
-"""The report of an adaptation at one site; the schema of its results stands in :mod:`fedser.evaluate.local`."""
+"""The report of an adaptation at one site; the schema of its results stands in :mod:`fedser.evaluate.outputs`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fedser.evaluate import figures
+from fedser.evaluate import figures, view_left
 from fedser.evaluate.pages import (
     Block,
     Drawing,
@@ -38,13 +38,14 @@ def view(results: Results) -> Page:
         _answers(results),
         _training(results),
         _normalisation(results),
+        view_left.section(results),
         Section("What these figures mean, and what they do not", blocks=[Listing(_cautions(results, metrics))]),
         *about(results),
     ]
     matrix = metrics.get("confusion")
     return Page(
         title=str(results.get("name") or f"Adapted with {results.get('method', 'an unknown method')}"),
-        kind="fedser adapt",
+        kind=str(results.get("made_by") or "fedser adapt"),
         lead=_lead(results, metrics),
         warnings=[str(note) for note in results.get("notes") or []],
         numbers=_numbers(results, metrics),

@@ -26,6 +26,7 @@ from fedser.errors import ConfigError, TooLittleDataError
 from fedser.evaluate.partition import SiteIndex, partition
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.source import SourceModel, train_source
+from fedser.federation.data import local_data
 from fedser.federation.stages import LocalData
 
 
@@ -115,15 +116,10 @@ def build_sites(settings: SimulationSettings, world: World, source: SourceModel)
     """Give each site its data, normalised by its own statistics alone."""
     mask = class_mask(source.model.classes, settings.classes) if settings.classes else None
     rule = settings.normalisation or _bundle_rule(settings, world)
-    device = next(source.model.parameters()).device
     sites = []
     for site in world.sites:
         own = world.target.subset(site.index)
-        normaliser = SiteNormaliser.fit(own.raw, own.speakers, rule)
-        x = normaliser.transform(own.raw, own.speakers).to(device)
-        speakers = len(set(own.speakers))
-        local = LocalData(source.model, x, speakers, None if mask is None else mask.to(device), source.linear)
-        sites.append(SiteWorld(site.name, site.index, local, normaliser))
+        sites.append(SiteWorld(site.name, site.index, *local_data(own, source.model, source.linear, rule, mask)))
     return tuple(sites)
 
 
