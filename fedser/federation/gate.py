@@ -176,6 +176,25 @@ class Gate:
             }
         )
 
+    def record_repeat(self, order: Order, digest: str, reply: bytes) -> None:
+        """Write down that the stored answer to an order is about to leave, once more or after a crash.
+
+        Raises:
+            OutputError: it cannot be written, and then nothing may leave.
+        """
+        self._audit.append(
+            {
+                "time": int(self._clock()),
+                "event": "resent",
+                "study": order.study,
+                "round": order.round,
+                "attempt": order.attempt,
+                "order": digest,
+                "bytes": len(reply),
+                "sha256": hashlib.sha256(reply).hexdigest(),
+            }
+        )
+
     def record_refusal(self, code: Code, digest: str | None) -> None:
         """Write down that an order was refused.
 

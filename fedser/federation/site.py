@@ -32,6 +32,8 @@ class Site:
         provider: public key of the provider's orders, in hexadecimal.
         audit: the log of what leaves; in memory when None.
         state: where it stopped; the beginning of the study when None.
+        keep: stores the new state (durably, on a node) before the answer is recorded and leaves. A crash after it
+            is answered with the stored bytes: no finished order is computed again, and nothing leaves unrecorded.
         stages: of a site step.
         clock: seconds since 1970.
     """
@@ -47,6 +49,7 @@ class Site:
         *,
         audit: AuditLog | None = None,
         state: SiteState | None = None,
+        keep: Callable[[SiteState], None] | None = None,
         stages: Sequence[SiteStage] = (adapt_locally,),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,6 +58,7 @@ class Site:
         self.state = state or SiteState(study)
         self._key = key
         self._provider = provider
+        self._keep = keep
         self._stages = tuple(stages)
         self._gate = Gate(name, policy, data, audit or AuditLog(), clock)
 
@@ -68,7 +72,7 @@ class Site:
             A signed update or refusal. A repeated order gets the bytes of the first answer.
 
         Raises:
-            OutputError: the audit log cannot be written; nothing may leave then.
+            OutputError: the state or the audit log cannot be written; nothing may leave then.
         """
         try:
             order, flat = wire.decode_order(data, self._provider, self._gate.limits)
@@ -76,12 +80,14 @@ class Site:
             return self._refuse(Code.MALFORMED, None)
         digest = wire.order_digest(order)
         if digest == self.state.order_digest:
+            self._gate.record_repeat(order, digest, self.state.reply)
             return self.state.reply
         code = self._gate.admit(order, flat, self.state)
         if code is not None:
             return self._refuse(code, digest)
         try:
-            work = site_step(self._stages, SiteWork(order, flat, self.data, self.state, self._gate.kept(order)))
+            state = _beginning(order, self.state)
+            work = site_step(self._stages, SiteWork(order, flat, self.data, state, self._gate.kept(order)))
             bounded = self._gate.bound(order, work.update, work.scalars)
         except (FedserError, ValueError, RuntimeError):  # the reason stays here, the code is all that leaves
             return self._refuse(Code.FAILED, digest)
@@ -89,8 +95,11 @@ class Site:
             return self._refuse(Code.FAILED, digest)
         update, flat = bounded
         reply = wire.encode(update, flat, self._key)
+        after = _after(order, digest, work.state, reply)
+        if self._keep is not None:
+            self._keep(after)
+        self.state = after
         self._gate.record(order, update, flat, reply)
-        self.state = _after(order, digest, work.state, reply)
         return reply
 
     def model(self, tensors: dict[str, torch.Tensor]) -> EmotionClassifier:
@@ -106,6 +115,13 @@ class Site:
     def _refuse(self, code: Code, digest: str | None) -> bytes:
         self._gate.record_refusal(code, digest)
         return wire.encode(Refusal(protocol=1, order_digest=digest, code=code), torch.zeros(0), self._key)
+
+
+def _beginning(order: Order, state: SiteState) -> SiteState:
+    """The state that an order starts from: another attempt at a round starts where the first one did."""
+    if order.round == state.round:
+        return replace(state, own=state.before)
+    return replace(state, before=state.own)
 
 
 def _after(order: Order, digest: str, state: SiteState, reply: bytes) -> SiteState:

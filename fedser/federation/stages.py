@@ -48,6 +48,7 @@ class SiteState:
         rounds: orders answered in this study.
         order_digest: of that order, and ``reply`` the bytes that went out: a repeat gets the same bytes.
         own: tensors that stay here: normalisation buffers, and layers that do not travel.
+        before: what ``own`` was before that round: another attempt at the round starts from it.
         personal: the site's own final model, all its tensors; empty before the last order.
     """
 
@@ -58,6 +59,7 @@ class SiteState:
     order_digest: str = ""
     reply: bytes = b""
     own: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Tensor] = field(default_factory=dict)
     personal: Mapping[str, Tensor] = field(default_factory=dict)
 
 
