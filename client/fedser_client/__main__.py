@@ -1,5 +1,8 @@
 """``python -m fedser_client``."""
 
-from .cli import main
+from __future__ import annotations
 
-main()
+from fedser_client.cli import main
+
+if __name__ == "__main__":
+    main()

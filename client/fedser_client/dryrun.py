@@ -1,0 +1,102 @@
+"""``--dry-run``: what would leave this site at most, under which policy, and what never leaves."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fedser.bundle import Bundle
+from fedser.evaluate.view_left import size
+from fedser.federation.policy import Policy
+from fedser.federation.schema import Scalars
+from fedser_client.data import SiteData
+from fedser_client.settings import SiteSettings
+
+NEVER = (
+    "recordings and waveforms",
+    "features, before and after normalisation",
+    "normalisation statistics, the site's and each speaker's",
+    "pseudo-labels, probabilities, the memory bank and the personal model",
+    "file names, speakers, the number of utterances of a class, and the exact number of utterances",
+    "run times, versions, error texts and this policy",
+)
+_BYTES = 4  # of a float32 value; an order may ask for fewer
+
+
+def describe(
+    bundle: Bundle, data: SiteData, policy: Policy, place: Path, settings: SiteSettings, rounds: int
+) -> dict[str, Any]:
+    """All of it as plain values.
+
+    Args:
+        bundle: the provider's, verified.
+        data: the site's.
+        policy: what the site allows.
+        place: the policy's file.
+        settings: whom the site joins.
+        rounds: as the provider tells; 0 where it only publishes.
+    """
+    parameters = {name: p for name, p in data.local.model.named_parameters() if name in bundle.header.adaptable}
+    allowed = policy.may_leave(parameters, data.local.model.first_layer()) if rounds else frozenset()
+    tensors = [
+        {"name": name, "shape": list(p.shape), "bytes": _BYTES * p.numel()}
+        for name, p in parameters.items()
+        if name in allowed
+    ]
+    count = len(data.speech)
+    return {
+        "study": settings.study,
+        "site": settings.site,
+        "provider": settings.address,
+        "bundle": {"name": bundle.header.name, "version": bundle.header.version, "digest": bundle.digest},
+        "rounds": rounds,
+        "leaves": {
+            "tensors": tensors,
+            "bytes_an_update": sum(_BYTES * parameters[name].numel() for name in parameters.keys() & allowed),
+            "largest_norm": policy.clip,
+            "utterances": policy.coarse(count) if rounds else None,
+            "scalars": [field.name for field in fields(Scalars)] if policy.scalars and rounds else [],
+            "orders_at_most": policy.rounds if rounds else 0,
+            "at_enrolment": ["the token", "two public keys and a proof of each"] if rounds else [],
+        },
+        "never": list(NEVER),
+        "kept_here": {"utterances": count, "speakers": data.local.speakers, "set_aside": _set_aside(data)},
+        "takes_part": count >= policy.utterances_min and data.local.speakers >= policy.speakers_min,
+        "policy": str(place),
+        "sent": "one GET of the published bundle",
+    }
+
+
+def text(told: dict[str, Any]) -> str:
+    """The same for people."""
+    leaves, kept = told["leaves"], told["kept_here"]
+    lines = [
+        f"dry run of {told['site']} in {told['study']}: nothing was sent but {told['sent']}",
+        f"bundle {told['bundle']['name']} {told['bundle']['version']}, policy {told['policy']}",
+        f"here: {kept['utterances']} utterances of {kept['speakers']} speakers, {kept['set_aside']} set aside",
+    ]
+    if not told["rounds"]:
+        lines.append("the provider publishes only: the site would adapt by itself, and nothing would leave")
+    else:
+        lines += ["", f"would leave, in each of at most {leaves['orders_at_most']} answers to orders:"]
+        lines += [
+            f"  {t['name']:<40} {'×'.join(map(str, t['shape'])):>12} {size(t['bytes']):>12}" for t in leaves["tensors"]
+        ]
+        lines += [
+            f"  the changes of these tensors, {size(leaves['bytes_an_update'])} in all, of an L2 norm of at most "
+            f"{leaves['largest_norm']:g}",
+            f"  number of utterances: {f'about {count}' if (count := leaves['utterances']) else 'does not leave'}",
+            f"  figures: {', '.join(leaves['scalars']) or 'none leave'}",
+            f"and once, at enrolment: {', '.join(leaves['at_enrolment'])}",
+        ]
+        if not leaves["tensors"]:
+            lines.append("the policy lets no tensor leave: every order to train would be refused")
+        if not told["takes_part"]:
+            lines.append("this site has fewer utterances or speakers than its policy asks for: it would refuse orders")
+    lines += ["", "never leaves:", *(f"  {thing}" for thing in told["never"])]
+    return "\n".join(lines)
+
+
+def _set_aside(data: SiteData) -> int:
+    return len(data.speech.inspection.quarantined) if data.speech.inspection else 0

@@ -1,0 +1,164 @@
+"""The node's order of work, from the first byte fetched to the report. Each step can be taken up again."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from fedser import compute, console
+from fedser.bundle import Bundle
+from fedser.errors import EnrolmentError, StateError, UsageError
+from fedser.federation import site_state
+from fedser.federation.layout import elements, layout_of
+from fedser.federation.local import assemble
+from fedser.federation.policy import Policy
+from fedser_client import chain, dryrun, outputs, policies
+from fedser_client.data import SiteData, prepare
+from fedser_client.enrolment import enrol
+from fedser_client.fetch import Published, fetch, stored
+from fedser_client.http import Routes, tls
+from fedser_client.keys import node_key, reply_key
+from fedser_client.loop import Connection, Rounds, WatchedLog
+from fedser_client.patience import Patience
+from fedser_client.settings import SiteSettings
+from fedser_client.state import SiteFolder
+
+_ENVELOPE = 1 << 21  # bytes of an order beside its tensors, at most
+
+
+class Node:
+    """One site at work, over a locked state folder.
+
+    Args:
+        folder: the state.
+        settings: what the site remembers.
+        patience: for a provider that is away.
+        command: the command line, for the report.
+    """
+
+    def __init__(self, folder: SiteFolder, settings: SiteSettings, patience: Patience, command: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._patience = patience
+        self._command = command
+        self._begin = time.perf_counter()
+
+    def work(self, *, dry_run: bool = False, once: bool = False) -> dict[str, Any]:
+        """All that is left to do.
+
+        Args:
+            dry_run: stop before anything but the bundle's GET was sent, and tell what would leave.
+            once: stop after one order.
+
+        Returns:
+            What the command prints; ``kind`` is ``dry-run``, ``waiting``, ``finished`` or ``alone``.
+
+        Raises:
+            FedserError: the leaf that fits; the state takes up where it stopped.
+        """
+        compute.one_thread()
+        device = compute.device(self.settings.device)
+        place = policies.place(self.folder, self.settings.policy)
+        policy = policies.read(place)
+        published = self._published()
+        bundle, rounds = published.bundle, published.rounds
+        data = prepare(bundle, self.settings, device)
+        if dry_run:
+            told = dryrun.describe(bundle, data, policy, place, self.settings, rounds)
+            return {"kind": "dry-run", **told}
+        if rounds == 0:
+            self.folder.tell(phase="working", time=int(time.time()))
+            made = outputs.alone(
+                *(self.folder, self.settings, bundle, data, policy),
+                device=device,
+                command=self._command,
+                begin=self._begin,
+            )
+            return self._done("alone", made)
+        if not self._take_part(data, policy, rounds, once):
+            return {"kind": "waiting", "study": self.settings.study, "state": str(self.folder.path)}
+        return self._done("finished", self._personal(bundle, data, place))
+
+    def _published(self) -> Published:
+        """The bundle and the number of rounds, from the provider unless the study is over."""
+        settings = self.settings
+        if settings.finished and settings.rounds:
+            return Published(stored(self.folder, settings), settings.rounds)
+        with self._routes() as routes:
+            published = fetch(routes, self.folder, settings)
+        header = published.bundle.header
+        if published.rounds and settings.method:
+            raise UsageError(
+                "This provider runs rounds, and its orders name the method.",
+                "Leave out --method; policy.yaml says which methods may run here.",
+            )
+        self._remember(bundle_name=header.name, bundle_version=header.version, rounds=published.rounds)
+        console.say(f"bundle {header.name} {header.version}, signed by {header.signer[:16]}…")
+        return published
+
+    def _take_part(self, data: SiteData, policy: Policy, rounds: int, once: bool) -> bool:
+        """Enrol where that is still to do, and answer orders; whether the study is finished."""
+        if self.settings.finished:
+            return True
+        path = self.folder.file("audit.jsonl")
+        if self.settings.enrolled and not path.exists():
+            raise StateError(
+                f"The audit log {path} is gone, though this site took part.",
+                "Restore it from a backup before going on.",
+            )
+        audit, node, reply = WatchedLog(path), node_key(self.folder), reply_key(self.folder)
+        with self._routes() as routes:
+            if not self.settings.enrolled:
+                if self.settings.expires < time.time():
+                    raise EnrolmentError("The invitation has expired.", "Ask the provider for a new invitation.")
+                self.settings = self.folder.remember(enrol(routes, self.settings, node, reply, audit))
+                console.say(f"enrolled as {self.settings.site} in {self.settings.study}; waiting for orders")
+
+        def refresh() -> SiteSettings:
+            with self._routes() as routes:
+                self.settings = chain.refresh(routes, self.folder, self.settings)
+            return self.settings
+
+        model = data.local.model
+        largest = 4 * elements(layout_of(model, set(dict(model.named_parameters())))) + _ENVELOPE
+
+        def line(settings: SiteSettings) -> AbstractContextManager[Connection]:
+            from fedser.federation.flower import environment
+
+            environment.prepare(self.folder.file("flower"))
+            from fedser.federation.flower.site import Line
+
+            context = tls(settings.authorities)
+            return Line(settings.address, context, node, limit=largest, proxy=settings.proxy)
+
+        rounds_of_site = Rounds(self.folder, data.local, policy, reply, audit, rounds, refresh, line, self._patience)
+        if not rounds_of_site.run(once=once):
+            return False
+        self._remember(finished=True)
+        return True
+
+    def _personal(self, bundle: Bundle, data: SiteData, policy: Path) -> dict[str, Any]:
+        state = site_state.load(self.folder.file("state.safetensors"), self.settings.study)
+        if state is None or not state.personal:
+            raise StateError("The finished study's model is gone from the state folder.", "Restore it from a backup.")
+        return outputs.personal(
+            *(self.folder, self.settings, bundle, data, assemble(data.local, state.personal)),
+            policy=policy.name,
+            command=self._command,
+            begin=self._begin,
+        )
+
+    def _routes(self) -> Routes:
+        return Routes(self.settings.address, self.settings.authorities, self.settings.proxy, self._patience)
+
+    def _remember(self, **changes: object) -> None:
+        changed = self.settings.model_copy(update=changes)
+        if changed != self.settings:
+            self.settings = self.folder.remember(changed)
+
+    def _done(self, kind: str, made: dict[str, Any]) -> dict[str, Any]:
+        self.folder.tell(phase="finished", time=int(time.time()))
+        told = {"kind": kind, "study": self.settings.study, "site": self.settings.site, **made}
+        return {**told, "audit": str(self.folder.file("audit.jsonl")), "state": str(self.folder.path)}
