@@ -11,18 +11,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from fedser.adapt import make
 from fedser.errors import FedserError
-from fedser.federation import wire
+from fedser.federation import firing, wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.layout import elements, tensor_digest, unpack
+from fedser.federation.local import assemble, settle
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
-from fedser.federation.stages import LocalData, SiteState
+from fedser.federation.stages import LocalData, SiteState, beginning
 
 NORM_FLOOR = 0.1  # layers that start at zero (biases) may move as far as if their values were 0.1
 
@@ -62,6 +64,7 @@ class Gate:
             or self._layout(order)
             or self._weights(order, flat)
             or self._enough_data()
+            or self._traps(order, flat, state)
         )
 
     def _addressed(self, order: Order, state: SiteState) -> Code | None:
@@ -121,6 +124,22 @@ class Gate:
         policy, data = self._policy, self._data
         enough = len(data.x) >= policy.utterances_min and data.speakers >= policy.speakers_min
         return None if enough else Code.TOO_LITTLE_DATA
+
+    def _traps(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
+        policy, x = self._policy, self._data.x
+        if len(x) < firing.FEWEST:
+            return None
+        model = assemble(self._data, beginning(order, state).own, unpack(flat, order.layout))
+        settle(model, x)
+        found = firing.layers(model, x, policy.trap_few)
+        bad = firing.suspicious(found, self._signed_firing, policy.trap_alone, policy.trap_pairs)
+        return Code.TRAP if bad else None
+
+    @cached_property
+    def _signed_firing(self) -> tuple[firing.Layer, ...]:
+        model = assemble(self._data)
+        settle(model, self._data.x)
+        return firing.layers(model, self._data.x, self._policy.trap_few)
 
     def kept(self, order: Order) -> frozenset[str]:
         """Parameters that training must leave as the bundle has them: those that do not travel, by policy."""

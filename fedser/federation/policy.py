@@ -27,6 +27,11 @@ class Policy(Settings):
         clip: largest L2 norm of an update; a longer one is scaled down to it.
         radius: how far inbound weights may lie from the signed bundle's, layer by layer: at most ``radius``
             times the layer's own norm (at least 0.1 times the square root of its size).
+        trap_few: inbound weights are run on the site's utterances; fewer of them than this share (and than 2) are a
+            few. Units that single out a few utterances write these into the update.
+        trap_alone: how many more units of a hidden layer than the signed bundle's may fire for a few utterances
+            alone, as a share of the layer.
+        trap_pairs: how many more may fire for the same utterances as another unit but a few.
         leave: which tensors may leave: ``all`` adaptable ones, ``all_but_first`` layer (whose updates carry
             the inputs), the ``head`` alone, or ``none``.
         own_layers: what training does to layers that do not travel: ``adapt`` them to this site (no order can
@@ -48,6 +53,9 @@ class Policy(Settings):
     rounds: int = Field(default=200, ge=1)
     clip: float = Field(default=20.0, gt=0)
     radius: float = Field(default=1.0, gt=0)
+    trap_few: float = Field(default=0.02, ge=0, le=0.5)
+    trap_alone: float = Field(default=0.02, ge=0, le=1)
+    trap_pairs: float = Field(default=0.15, ge=0, le=1)
     leave: Leave = "all_but_first"
     own_layers: Literal["keep", "adapt"] = "adapt"
     counts: bool = True

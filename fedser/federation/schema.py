@@ -140,6 +140,8 @@ class Code(IntEnum):
     RADIUS = 11  # weights too far from the signed bundle
     TOO_LITTLE_DATA = 12
     FAILED = 13  # the site could not do it
+    TRAP = 14  # weights with units that single out a few utterances
+    HOURS = 15  # outside the site's hours
 
 
 @dataclass(frozen=True, config=_STRICT)

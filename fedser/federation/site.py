@@ -16,7 +16,7 @@ from fedser.federation.gate import Gate
 from fedser.federation.local import adapt_locally, assemble, settle
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Refusal
-from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, site_step
+from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
 from fedser.models import EmotionClassifier
 
 
@@ -86,7 +86,7 @@ class Site:
         if code is not None:
             return self._refuse(code, digest)
         try:
-            state = _beginning(order, self.state)
+            state = beginning(order, self.state)
             work = site_step(self._stages, SiteWork(order, flat, self.data, state, self._gate.kept(order)))
             bounded = self._gate.bound(order, work.update, work.scalars)
         except (FedserError, ValueError, RuntimeError):  # the reason stays here, the code is all that leaves
@@ -115,13 +115,6 @@ class Site:
     def _refuse(self, code: Code, digest: str | None) -> bytes:
         self._gate.record_refusal(code, digest)
         return wire.encode(Refusal(protocol=1, order_digest=digest, code=code), torch.zeros(0), self._key)
-
-
-def _beginning(order: Order, state: SiteState) -> SiteState:
-    """The state that an order starts from: another attempt at a round starts where the first one did."""
-    if order.round == state.round:
-        return replace(state, own=state.before)
-    return replace(state, before=state.own)
 
 
 def _after(order: Order, digest: str, state: SiteState, reply: bytes) -> SiteState:

@@ -63,6 +63,13 @@ class SiteState:
     personal: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def beginning(order: Order, state: SiteState) -> SiteState:
+    """The state that an order starts from: another attempt at a round starts where the first one did."""
+    if order.round == state.round:
+        return replace(state, own=state.before)
+    return replace(state, before=state.own)
+
+
 @dataclass(frozen=True)
 class SiteWork:
     """What the site's stages hand on to each other.
