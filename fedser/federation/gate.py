@@ -76,7 +76,7 @@ class Gate:
             return Code.OTHER_STUDY
         if (order.round, order.attempt) <= (state.round, state.attempt):
             return Code.STALE
-        return None
+        return None if self._policy.at_work(time.localtime(self._clock()).tm_hour) else Code.HOURS
 
     def _work(self, order: Order, state: SiteState) -> Code | None:
         work, policy = order.work, self._policy
@@ -95,12 +95,14 @@ class Gate:
         if self._policy.methods is not None and order.method not in self._policy.methods:
             return Code.METHOD
         try:
-            make(order.method, order.options)
+            settings = make(order.method, order.options).settings
         except FedserError:
             return Code.METHOD
-        return None
+        return None if self._policy.allows(order.method, settings) else Code.METHOD
 
     def _layout(self, order: Order) -> Code | None:
+        if order.phase == "train" and elements(order.layout) > (self._policy.values_max or math.inf):
+            return Code.LAYOUT
         for name, shape in order.layout:
             if name not in self._signed or tuple(self._signed[name].shape) != shape:
                 return Code.LAYOUT

@@ -9,7 +9,7 @@ Normalisation statistics are buffers, not parameters, and so stand in no layout.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.dataclasses import dataclass
@@ -23,6 +23,9 @@ Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Whole = Annotated[int, Field(ge=0, le=10_000_000)]
 Option = bool | Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | Number | Name
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(max_length=8)]
+
+Encoding = Literal["f32", "f16", "i8"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
