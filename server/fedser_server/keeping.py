@@ -58,7 +58,7 @@ def chain(folder: Path) -> list[str]:
         return []
     try:
         lines = read_private(path).decode("utf-8").splitlines()
-        good = all(json.loads(line)["sequence"] == number for number, line in enumerate(lines, 1))
+        good = all(json.loads(line)["sequence"] == number for number, line in enumerate(lines, 1)) and bool(lines)
     except (ValueError, KeyError, TypeError, RecursionError):
         good = False
     if not good:
