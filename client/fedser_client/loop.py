@@ -124,9 +124,8 @@ class Rounds:
                 problem = NetworkError(str(error), error.hint)
             except (NetworkError, WireError) as error:
                 problem = NetworkError(str(error), error.hint)
-            if self._overdue():
+            if not self._wait(problem):
                 return True
-            self.patience.wait(problem)
 
     def _serve(self, site: Site, line: Connection, once: bool) -> bool:
         """Answer what comes over one line; whether the study is finished."""
@@ -156,6 +155,16 @@ class Rounds:
         line.reply(mail, reply)
         self._tell(time.monotonic() - begin)
         return site
+
+    def _wait(self, problem: NetworkError) -> bool:
+        """Wait before the next line; False when the personal model is made and the provider stays away."""
+        try:
+            self.patience.wait(problem)
+        except NetworkError:
+            if self._made is None:
+                raise
+            return False
+        return not self._overdue()
 
     def _refreshed(self) -> SiteSettings | None:
         """The settings with the provider's renewals; None when it is gone and the personal model is made."""
