@@ -27,7 +27,6 @@ from fedser_server.state import State
 
 PATH = "/v1/fedser/enrol"
 Record = Callable[[dict[str, Any]], None]
-_PATIENCE = 10.0  # seconds for a body of 8 KiB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION_HINT = "Install the version of fedser that the provider names, on one of the two sides."
 
@@ -47,11 +46,12 @@ class Enrolment:
         state: the provider's.
         record: takes one event for each attempt.
         attempts: counts them.
+        patience: seconds for a body to arrive.
     """
 
-    def __init__(self, state: State, record: Record, attempts: Attempts | None = None) -> None:
+    def __init__(self, state: State, record: Record, attempts: Attempts | None = None, patience: float = 10.0) -> None:
         self._state, self._record = state, record
-        self._attempts = attempts or Attempts()
+        self._attempts, self._patience = attempts or Attempts(), patience
 
     async def enrol(self, request: Request) -> Response:
         """Answer one request."""
@@ -60,7 +60,7 @@ class Enrolment:
         try:
             if not self._attempts.take(peer):
                 raise _NotEnrolledError(429, "rate", "Too many attempts.", "Wait a minute, then try again.")
-            claimed.update(_parsed(await _body(request)))
+            claimed.update(_parsed(await _body(request, self._patience)))
             asked = _typed(claimed, self._state.study)
             entry = await run_in_threadpool(self._state.roster.enrol, asked)
         except (_NotEnrolledError, FedserError) as error:
@@ -86,11 +86,11 @@ def _answer(error: Exception) -> _NotEnrolledError:
     return _NotEnrolledError(503, "unavailable", "The provider cannot enrol anybody at the moment.", "Try again later.")
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, patience: float) -> bytes:
     """The request's body, bounded in bytes and in time."""
     data = bytearray()
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience):
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > MAX_BYTES:
