@@ -134,7 +134,7 @@ class Gate:
         model = assemble(self._data, beginning(order, state).own, unpack(flat, order.layout))
         settle(model, x)
         found = firing.layers(model, x, policy.trap_few)
-        bad = firing.suspicious(found, self._signed_firing, policy.trap_alone, policy.trap_pairs)
+        bad = firing.suspicious(found, self._signed_firing, len(x), policy.trap_alone, policy.trap_pairs)
         return Code.TRAP if bad else None
 
     @cached_property

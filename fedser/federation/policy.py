@@ -46,7 +46,8 @@ class Policy(Settings):
             few. Units that single out a few utterances write these into the update.
         trap_alone: how many more units of a hidden layer than the signed bundle's may fire for a few utterances
             alone, as a share of the layer.
-        trap_pairs: how many more may fire for the same utterances as another unit but a few.
+        trap_pairs: how many more may fire for the same utterances as another unit but a few; at sites of more than
+            32 utterances this margin shrinks by 32 / N.
         leave: which tensors may leave: ``all`` adaptable ones, ``all_but_first`` layer (whose updates carry
             the inputs), the ``head`` alone, or ``none``.
         own_layers: what training does to layers that do not travel: ``adapt`` them to this site (no order can
@@ -78,7 +79,7 @@ class Policy(Settings):
     radius: float = Field(default=1.0, gt=0)
     trap_few: float = Field(default=0.02, ge=0, le=0.5)
     trap_alone: float = Field(default=0.02, ge=0, le=1)
-    trap_pairs: float = Field(default=0.15, ge=0, le=1)
+    trap_pairs: float = Field(default=0.25, ge=0)
     leave: Leave = "all_but_first"
     own_layers: Literal["keep", "adapt"] = "adapt"
     statistics: bool = False

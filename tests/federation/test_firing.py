@@ -137,7 +137,7 @@ def test_a_bundle_with_rare_units_of_its_own_is_no_trap(lab: Any) -> None:
 
 def test_the_margins_are_the_sites_own(lab: Any) -> None:
     data = wide()
-    loose = Policy(trap_alone=1.0, trap_pairs=1.0)
+    loose = Policy(trap_alone=1.0, trap_pairs=2.0)
     assert isinstance(ask(lab, data, trapped(data, 1, "bins"), loose), Update)
 
 
