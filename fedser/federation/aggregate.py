@@ -1,12 +1,12 @@
-"""Aggregation rules: pure arithmetic on validated updates, taken in one at a time.
+"""Means of validated updates, taken in one at a time: pure arithmetic.
 
 Means accumulate on a fixed-point grid in 64-bit integers. Integer addition is associative, so the order in
 which sites answer cannot change one bit of the model; floating-point sums do not have that property.
+Rules that need all updates beside each other are in :mod:`fedser.federation.robust`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import torch
@@ -27,11 +27,11 @@ Weighting = Literal["uniform", "counts"]
 class Rule(Protocol):
     """Takes in one update after the other and makes one of them."""
 
-    def add(self, flat: Tensor, weight: int) -> None:
-        """Take in one update, float32 [P], with a weight of 1 to ``LARGEST_WEIGHT``."""
+    def add(self, flat: Tensor, weight: int, site: str = "") -> None:
+        """Take in one update, float32 [P], with a weight of 1 to ``LARGEST_WEIGHT``, and whose it is."""
 
     def result(self) -> Tensor:
-        """The joint update, float32 [P]."""
+        """The joint update, float32 [P]; zeros before the first one."""
 
 
 class FixedPointMean:
@@ -46,19 +46,14 @@ class FixedPointMean:
         self._weight = 0
         self._count = 0
 
-    def add(self, flat: Tensor, weight: int) -> None:
+    def add(self, flat: Tensor, weight: int, site: str = "") -> None:
         """Take in one update.
 
         Raises:
             WireError: another length, a value that is not finite or too large, a weight out of range, or too
                 many sites. Nothing has been added then.
         """
-        if flat.shape != self._sum.shape:
-            raise WireError("An update has another length than the model.", "Refuse this site's update.")
-        if not bool(torch.isfinite(flat).all()) or bool((flat.abs() >= LARGEST_VALUE).any()):
-            raise WireError("An update holds values that are not finite or too large.", "Refuse it.")
-        if not 1 <= weight <= LARGEST_WEIGHT or self._count >= MOST_SITES:
-            raise WireError(f"A weight of {weight} is out of range.", f"Use 1 to {LARGEST_WEIGHT}.")
+        check(flat, len(self._sum), weight, self._count)
         self._sum += quantise(flat) * weight
         self._weight += weight
         self._count += 1
@@ -71,13 +66,54 @@ class FixedPointMean:
         return mean.float()
 
 
+class NormBoundedMean(FixedPointMean):
+    """The weighted mean of updates that are first shortened to a public L2 norm where they are longer.
+
+    Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963), eq. 2. No site moves the
+    model by more than its share of ``bound``; within it, it may push where it likes. The peak stays flat.
+    """
+
+    def __init__(self, size: int, bound: float) -> None:
+        super().__init__(size)
+        self._bound = bound
+
+    def add(self, flat: Tensor, weight: int, site: str = "") -> None:
+        """Take in one update.
+
+        Raises:
+            WireError: as for the mean; nothing has been added then.
+        """
+        check(flat, len(self._sum), weight, self._count)
+        norm = float(flat.double().norm())
+        if norm > self._bound:
+            flat = (flat.double() * (self._bound / norm)).float()
+        super().add(flat, weight, site)
+
+
+def check(flat: Tensor, size: int, weight: int, count: int) -> None:
+    """Check one update before a rule takes it in.
+
+    Args:
+        flat: the update.
+        size: the model's length.
+        weight: of the update.
+        count: updates that were taken in before it.
+
+    Raises:
+        WireError: another length, a value that is not finite or too large, a weight out of range, or too many.
+    """
+    if flat.shape != (size,):
+        raise WireError("An update has another length than the model.", "Refuse this site's update.")
+    if not bool(torch.isfinite(flat).all()) or bool((flat.abs() >= LARGEST_VALUE).any()):
+        raise WireError("An update holds values that are not finite or too large.", "Refuse it.")
+    if not 1 <= weight <= LARGEST_WEIGHT or count >= MOST_SITES:
+        raise WireError(f"A weight of {weight} is out of range.", f"Use 1 to {LARGEST_WEIGHT}.")
+
+
 def quantise(flat: Tensor) -> Tensor:
     """A flat tensor on the fixed-point grid, int64 [P]; half-way values go to the even neighbour."""
     scaled: Tensor = torch.round(flat.double() * 2**GRID_BITS)
     return scaled.to(torch.int64)
-
-
-RULES: Mapping[str, type[FixedPointMean]] = {"mean": FixedPointMean}
 
 
 def weight_of(utterances: int | None, weighting: Weighting, unit: int = 50) -> int:

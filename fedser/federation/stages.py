@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedser.federation.aggregate import RULES, Weighting, weight_of
+from fedser.federation.aggregate import FixedPointMean, Rule, Weighting, weight_of
 from fedser.federation.schema import Order, Scalars, Update
 from fedser.models import EmotionClassifier, LinearClassifier
 
@@ -101,9 +101,15 @@ class Received:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the provider carries from round to round: the server's momentum, flat float32 [P]."""
+    """What the provider carries from round to round.
+
+    Attributes:
+        velocity: the server's momentum (Adam's first moment), flat float32 [P]; None before the first round.
+        second: Adam's second moment, flat float32 [P]; None without Adam.
+    """
 
     velocity: Tensor | None = None
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,14 +146,19 @@ def server_step(
     return work.tensors, work.state
 
 
-def average(rule: str = "mean", weighting: Weighting = "uniform") -> ServerStage:
-    """Make the joint update from the sites' updates by an aggregation rule."""
+def average(rule: Callable[[int], Rule] = FixedPointMean, weighting: Weighting = "uniform") -> ServerStage:
+    """Make the joint update from the sites' updates by an aggregation rule, made anew for each round.
+
+    Args:
+        rule: makes the rule for a model of so many values.
+        weighting: of the sites.
+    """
 
     def stage(work: ServerWork) -> ServerWork:
-        accumulator = RULES[rule](len(work.tensors))
+        joined = rule(len(work.tensors))
         for received in work.updates:
-            accumulator.add(received.flat, weight_of(received.update.utterances, weighting))
-        return replace(work, joint=accumulator.result())
+            joined.add(received.flat, weight_of(received.update.utterances, weighting), received.site)
+        return replace(work, joint=joined.result())
 
     return stage
 
