@@ -30,10 +30,10 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many updates and bytes left, and how many orders were refused by code."""
-    sent = [record for record in records if record.get("event") != "refusal"]
+    answered = [record for record in records if record.get("event") in ("update", "finished")]
     refused = Counter(str(record.get("code")) for record in records if record.get("event") == "refusal")
     return {
-        "orders": len([record for record in sent if record.get("event") != "resent"]),
+        "orders": len(answered),
         "bytes": sum(int(record.get("bytes") or 0) for record in records),
         "refused": dict(refused.most_common()),
     }

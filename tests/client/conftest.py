@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -260,3 +263,17 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = CorpusPlan("site", speakers=2, utterances=12, emotions=emotions, seconds=(0.6, 0.8), first=50)
     write_corpus(folder, plan, seed=6)
     return folder
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
+    """Start the real ``fedser-client`` in a process of its own."""
+
+    def call(*arguments: object, **extra: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | extra
+        environment["FEDSER_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        command = [sys.executable, "-m", "fedser_client", *map(str, arguments)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return call
