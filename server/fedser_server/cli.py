@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fedser.commands import entry
+from fedser_server.commands import backup, invite, renew, sites
 
 app = typer.Typer(
     help="The provider's node: invite sites, publish a source bundle, run rounds.",
@@ -32,6 +33,14 @@ def _options(
     ] = False,
 ) -> None:
     """The provider's node: invite sites, publish a source bundle, run rounds."""
+
+
+app.command("invite")(invite.invite)
+app.command("sites")(sites.sites)
+app.command("revoke")(sites.revoke)
+app.command("renew")(renew.renew)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""``fedser-server``: one file a command or group of commands."""
