@@ -19,7 +19,7 @@ from fedser.bundle import keys
 from fedser.bundle.keys import SigningKey
 from fedser.config import Settings
 from fedser.errors import KeyFileError, SignatureError
-from fedser.federation.invitation import Invitation, Token
+from fedser.federation.invitation import Token
 from fedser.federation.schema import PROTOCOL, Digest, Name
 
 PREFIX = b"fedser/enrol/1\n"
@@ -56,14 +56,16 @@ class EnrolRequest(Settings):
         return signed_bytes(self.model_dump(exclude=_PROOFS))
 
 
-def request(invitation: Invitation, node_key: ec.EllipticCurvePrivateKey, reply_key: SigningKey) -> EnrolRequest:
+def request(
+    study: str, site: str, token: str, node_key: ec.EllipticCurvePrivateKey, reply_key: SigningKey
+) -> EnrolRequest:
     """The request of an invited site, with both proofs."""
     pem = node_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
     body: dict[str, Any] = {
         "protocol": PROTOCOL,
-        "study": invitation.study,
-        "site": invitation.site,
-        "token": invitation.token,
+        "study": study,
+        "site": site,
+        "token": token,
         "node_key": pem,
         "reply_key": reply_key.public_hex,
     }

@@ -25,7 +25,6 @@ from starlette.routing import Route
 
 from fedser.bundle.keys import SigningKey
 from fedser.federation import enrolment
-from fedser.federation.invitation import Invitation, certificate_digest
 
 Body = dict[str, Any]
 
@@ -115,19 +114,7 @@ def test_trying_again_is_good_after_the_token_expired(provider: Provider) -> Non
 
 def test_the_library_makes_the_same_request(provider: Provider) -> None:
     site = provider.invite("site-a")
-    ca = provider.state.ca
-    invitation = Invitation(
-        study="trial",
-        site="site-a",
-        address="localhost:9443",
-        ca=ca,
-        ca_sha256=certificate_digest(ca) or "",
-        bundle_key="ab" * 32,
-        order_key=provider.state.order_key.public_hex,
-        token=site.token,
-        expires=2**40,
-    )
-    made = enrolment.request(invitation, site.node, SigningKey(site.reply))
+    made = enrolment.request("trial", "site-a", site.token, site.node, SigningKey(site.reply))
     assert made.model_dump(exclude={"node_proof"}) == {
         name: value for name, value in site.body().items() if name != "node_proof"
     }

@@ -29,7 +29,6 @@ from fedser.bundle import keys
 from fedser.bundle.keys import SigningKey
 from fedser.errors import BundleFormatError, SignatureError
 from fedser.federation import enrolment, trust
-from fedser.federation.invitation import Invitation, certificate_digest
 
 CONTENT = bytes(range(256)) * 3000  # the node never looks into a bundle: any signed bytes will do
 
@@ -153,21 +152,9 @@ def test_the_chain_of_renewals_is_open_and_fresh(node: Node) -> None:
 
 
 def test_a_site_enrols_over_tls(node: Node) -> None:
-    ca = node.state.ca
-    invitation = Invitation(
-        study="trial",
-        site="site-a",
-        address=f"localhost:{node.port}",
-        ca=ca,
-        ca_sha256=certificate_digest(ca) or "",
-        bundle_key="ab" * 32,
-        order_key=node.state.order_key.public_hex,
-        token=node.state.roster.invite("site-a", 60),
-        expires=2**40,
-    )
-    made = enrolment.request(
-        invitation, ec.generate_private_key(ec.SECP384R1()), SigningKey(Ed25519PrivateKey.generate())
-    )
+    token = node.state.roster.invite("site-a", 60)
+    keys_made = ec.generate_private_key(ec.SECP384R1()), SigningKey(Ed25519PrivateKey.generate())
+    made = enrolment.request("trial", "site-a", token, *keys_made)
     with node.client() as client:
         assert client.post(route.PATH, json=made.model_dump()).json()["site"] == "site-a"
         assert client.post(route.PATH, content=b"x" * 100_000).status_code in (413, 429)

@@ -19,7 +19,6 @@ from fedser.bundle.keys import SigningKey
 from fedser.errors import EnrolmentError, StateError
 from fedser.federation import enrolment
 from fedser.federation.enrolment import EnrolRequest
-from fedser.federation.invitation import Invitation, certificate_digest
 
 
 @pytest.fixture
@@ -29,20 +28,8 @@ def state(tmp_path: Path) -> State:
 
 def asked(state: State, name: str, token: str) -> EnrolRequest:
     """A request with fresh keys."""
-    invitation = Invitation(
-        study=state.study,
-        site=name,
-        address="localhost:9443",
-        ca=state.ca,
-        ca_sha256=certificate_digest(state.ca) or "",
-        bundle_key="ab" * 32,
-        order_key=state.order_key.public_hex,
-        token=token,
-        expires=2**40,
-    )
-    return enrolment.request(
-        invitation, ec.generate_private_key(ec.SECP384R1()), SigningKey(Ed25519PrivateKey.generate())
-    )
+    node, reply = ec.generate_private_key(ec.SECP384R1()), SigningKey(Ed25519PrivateKey.generate())
+    return enrolment.request(state.study, name, token, node, reply)
 
 
 def test_a_site_from_invitation_to_revocation(state: State) -> None:
