@@ -19,7 +19,7 @@ NEVER = (
     "normalisation statistics, the site's and each speaker's",
     "pseudo-labels, probabilities, the memory bank and the personal model",
     "file names, speakers, the number of utterances of a class, and the exact number of utterances",
-    "run times, versions, error texts and this policy",
+    "run times, error texts and this policy",
 )
 _BYTES = 4  # of a float32 value; an order may ask for fewer
 
@@ -74,7 +74,8 @@ def text(told: dict[str, Any]) -> str:
     lines = [
         f"dry run of {told['site']} in {told['study']}: nothing was sent but {told['sent']}",
         f"bundle {told['bundle']['name']} {told['bundle']['version']}, policy {told['policy']}",
-        f"here: {kept['utterances']} utterances of {kept['speakers']} speakers, {kept['set_aside']} set aside",
+        f"here: {_count(kept['utterances'], 'utterance')} of {_count(kept['speakers'], 'speaker')}, "
+        f"{kept['set_aside']} set aside",
     ]
     if not told["rounds"]:
         lines.append("the provider publishes only: the site would adapt by itself, and nothing would leave")
@@ -100,3 +101,7 @@ def text(told: dict[str, Any]) -> str:
 
 def _set_aside(data: SiteData) -> int:
     return len(data.speech.inspection.quarantined) if data.speech.inspection else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +169,8 @@ def _install(part: Path, offer: _Offer, path: Path, settings: SiteSettings) -> B
     signature_path(path).unlink(missing_ok=True)  # never a file beside a signature that belongs to another one
     part.replace(path)
     signature_path(part).replace(signature_path(path))
+    with suppress(OSError):
+        part.parent.rmdir()
     return bundle
 
 

@@ -179,7 +179,8 @@ class Rounds:
         """Note when the personal model is there: from then on the provider may go for good."""
         if state is not None and state.personal and self._made is None:
             self._made = time.monotonic()
-            self.patience.limit = min(self.patience.limit or LAST_MOMENT, LAST_MOMENT)
+            given = self.patience.limit
+            self.patience.limit = LAST_MOMENT if given is None else min(given, LAST_MOMENT)
 
     def _overdue(self) -> bool:
         """Whether nobody asked for the last answer again: it had arrived before a crash or a cut."""
@@ -223,7 +224,8 @@ class Rounds:
         number = f"round {record.get('round')} of {self.rounds}"
         steps = (known.get("order") or {}).get("steps", 0)
         if event == "refusal":
-            console.say(f"an order was refused: {record.get('code')}; only this code left, the site goes on")
+            clock = "; look at this machine's clock" if record.get("code") == Code.EXPIRED.name else ""
+            console.say(f"an order was refused: {record.get('code')}; only this code left, the site goes on{clock}")
         elif event == "resent":
             console.say(f"{number}: the stored answer was sent again, {size(sent)} left this site")
         elif event == "finished":

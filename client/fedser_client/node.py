@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from fedser import compute, console
 from fedser.bundle import Bundle
 from fedser.errors import EnrolmentError, StateError, UsageError
 from fedser.federation import site_state
+from fedser.federation.audit import read
 from fedser.federation.layout import elements, layout_of
 from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
@@ -25,6 +28,7 @@ from fedser_client.patience import Patience
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
 
+_RESTORE = "Restore the state folder from a backup before going on."
 _ENVELOPE = 1 << 21  # bytes of an order beside its tensors, at most
 
 
@@ -102,47 +106,70 @@ class Node:
         """Enrol where that is still to do, and answer orders; whether the study is finished."""
         if self.settings.finished:
             return True
-        path = self.folder.file("audit.jsonl")
-        if self.settings.enrolled and not path.exists():
-            raise StateError(
-                f"The audit log {path} is gone, though this site took part.",
-                "Restore it from a backup before going on.",
-            )
-        audit, node, reply = WatchedLog(path), node_key(self.folder), reply_key(self.folder)
-        with self._routes() as routes:
-            if not self.settings.enrolled:
-                if self.settings.expires < time.time():
-                    raise EnrolmentError("The invitation has expired.", "Ask the provider for a new invitation.")
-                self.settings = self.folder.remember(enrol(routes, self.settings, node, reply, audit))
-                console.say(f"enrolled as {self.settings.site} in {self.settings.study}; waiting for orders")
-
-        def refresh() -> SiteSettings:
+        self._whole()
+        audit = WatchedLog(self.folder.file("audit.jsonl"))
+        node, reply = node_key(self.folder), reply_key(self.folder)
+        if not self.settings.enrolled:
+            if self.settings.expires < time.time():
+                raise EnrolmentError("The invitation has expired.", "Ask the provider for a new invitation.")
             with self._routes() as routes:
-                self.settings = chain.refresh(routes, self.folder, self.settings)
-            return self.settings
-
+                self.settings = self.folder.remember(enrol(routes, self.settings, node, reply, audit))
+            console.say(f"enrolled as {self.settings.site} in {self.settings.study}; waiting for orders")
         model = data.local.model
-        largest = 4 * elements(layout_of(model, set(dict(model.named_parameters())))) + _ENVELOPE
-
-        def line(settings: SiteSettings) -> AbstractContextManager[Connection]:
-            from fedser.federation.flower import environment
-
-            environment.prepare(self.folder.file("flower"))
-            from fedser.federation.flower.site import Line
-
-            context = tls(settings.authorities)
-            return Line(settings.address, context, node, limit=largest, proxy=settings.proxy)
-
-        rounds_of_site = Rounds(self.folder, data.local, policy, reply, audit, rounds, refresh, line, self._patience)
-        if not rounds_of_site.run(once=once):
+        largest = 4 * elements(layout_of(model, dict(model.named_parameters()))) + _ENVELOPE
+        site = Rounds(
+            folder=self.folder,
+            data=data.local,
+            policy=policy,
+            key=reply,
+            audit=audit,
+            rounds=rounds,
+            refresh=self._refresh,
+            open=lambda settings: self._line(settings, node, largest),
+            patience=self._patience,
+        )
+        if not site.run(once=once):
             return False
         self._remember(finished=True)
         return True
 
+    def _refresh(self) -> SiteSettings:
+        """The settings with the provider's renewals."""
+        with self._routes() as routes:
+            self.settings = chain.refresh(routes, self.folder, self.settings)
+        return self.settings
+
+    def _line(
+        self, settings: SiteSettings, key: ec.EllipticCurvePrivateKey, limit: int
+    ) -> AbstractContextManager[Connection]:
+        """A line over Flower's fleet protocol; Flower is imported here alone, after its switches are set."""
+        from fedser.federation.flower import environment
+
+        environment.prepare(self.folder.file("flower"))
+        from fedser.federation.flower.site import Line
+
+        return Line(settings.address, tls(settings.authorities), key, limit=limit, proxy=settings.proxy)
+
+    def _whole(self) -> None:
+        """Refuse to go on where somebody took files away: an old order could be carried out again, or unrecorded.
+
+        Raises:
+            StateError: the audit log or the state is gone.
+            PolicyError: the audit log's chain is broken.
+        """
+        path = self.folder.file("audit.jsonl")
+        if not self.settings.enrolled:
+            return
+        if not path.exists():
+            raise StateError(f"The audit log {path} is gone, though this site took part.", _RESTORE)
+        answered = any(record.get("event") == "update" for record in read(path))
+        if answered and not self.folder.file("state.safetensors").exists():
+            raise StateError("The site's state is gone, though it answered orders.", _RESTORE)
+
     def _personal(self, bundle: Bundle, data: SiteData, policy: Path) -> dict[str, Any]:
         state = site_state.load(self.folder.file("state.safetensors"), self.settings.study)
         if state is None or not state.personal:
-            raise StateError("The finished study's model is gone from the state folder.", "Restore it from a backup.")
+            raise StateError("The finished study's model is gone from the state folder.", _RESTORE)
         return outputs.personal(
             *(self.folder, self.settings, bundle, data, assemble(data.local, state.personal)),
             policy=policy.name,

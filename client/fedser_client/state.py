@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,13 +140,11 @@ class SiteFolder:
             reason = (error.strerror or str(error)).lower()
             raise OutputError(f"{self.file('lock')} cannot be written: {reason}.", "Check its permissions.") from None
         try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _taken(held):
                 raise StateError(
                     f"{self.path} is in use by process {_pid(held) or 'unknown'}.",
                     "Wait until that process has ended, or stop it.",
-                ) from None
+                )
             os.ftruncate(held, 0)
             os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
             yield
@@ -181,6 +180,18 @@ def check_private(path: Path) -> None:
         raise StateError(f"{path} belongs to another user.", "Run the node as that user, or name another --state.")
     if about.st_mode & 0o077:
         raise StateError(f"{path} is open to other users.", f"Run: chmod 700 '{path}'")
+
+
+def _taken(held: int) -> bool:
+    """Take the lock; a look by :meth:`SiteFolder.holder` may be in the way for a moment."""
+    for pause in (0.05, 0.1, 0.2, 0.0):
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def _pid(held: int) -> int | None:

@@ -216,7 +216,8 @@ class SiteModel:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise BundleFormatError(
-                f"{path} cannot be read: {reason}.", "Name a folder that 'fedser adapt' wrote."
+                f"{path} cannot be read: {reason}.",
+                "Name a folder of 'fedser adapt', or a site's state folder whose study is finished.",
             ) from None
         try:
             header = validate(SiteHeader, header_text(data), f"the header of {path}")
