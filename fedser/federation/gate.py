@@ -20,6 +20,7 @@ from fedser.adapt import make
 from fedser.errors import FedserError
 from fedser.federation import firing, wire
 from fedser.federation.audit import AuditLog
+from fedser.federation.compress import unpacked, within
 from fedser.federation.layout import elements, tensor_digest, unpack
 from fedser.federation.local import assemble, settle
 from fedser.federation.policy import Policy
@@ -86,6 +87,7 @@ class Gate:
             and 1 <= work.total <= policy.total_max
             and policy.batch_min <= work.batch_size <= policy.batch_max
             and 0 < work.learning_rate <= policy.learning_rate_max
+            and order.encoding in policy.encodings
         )
         if not allowed:
             return Code.WORK
@@ -150,30 +152,35 @@ class Gate:
         return frozenset(self._signed) - {name for name, _ in order.layout}
 
     def bound(self, order: Order, flat: Tensor, scalars: Scalars | None) -> tuple[Update, Tensor] | None:
-        """The update as it may leave: clipped, counts and scalars by policy; None if it must not.
+        """The update as it may leave: clipped, encoded, counts and scalars by policy; None if it must not.
 
         Args:
             order: the order that it answers.
             flat: the change, float32 [P]; empty for an order to finish.
             scalars: the site's figures, or None.
+
+        Returns:
+            The update and its payload, as it travels.
         """
         expected = elements(order.layout) if order.phase == "train" else 0
         if tuple(flat.shape) != (expected,) or not bool(torch.isfinite(flat).all()):
             return None
-        norm = float(flat.double().norm())
-        if norm > self._policy.clip:
-            flat = (flat.double() * (self._policy.clip / norm)).float()
+        packed = within(flat, order.layout, order.encoding, self._policy.clip)
+        if packed is None:
+            return None
         training = order.phase == "train"
         update = Update(
             protocol=1,
             order_digest=wire.order_digest(order),
-            tensor_digest=tensor_digest(flat),
+            tensor_digest=tensor_digest(packed.payload),
             utterances=self._policy.coarse(len(self._data.x)) if training else None,
             scalars=_rounded(scalars) if scalars and training and self._policy.scalars else None,
+            encoding=order.encoding,
+            scales=packed.scales,
         )
-        return update, flat
+        return update, packed.payload
 
-    def record(self, order: Order, update: Update, flat: Tensor, reply: bytes) -> None:
+    def record(self, order: Order, update: Update, payload: Tensor, reply: bytes) -> None:
         """Write what is about to leave into the audit log, through to the disk.
 
         Raises:
@@ -189,9 +196,10 @@ class Gate:
                 "order": update.order_digest,
                 "bytes": len(reply),
                 "sha256": hashlib.sha256(reply).hexdigest(),
-                "tensors": len(order.layout) if len(flat) else 0,
-                "values": len(flat),
-                "norm": round(float(flat.double().norm()), 6),
+                "tensors": len(order.layout) if len(payload) else 0,
+                "values": len(payload),
+                "encoding": update.encoding,
+                "norm": round(float(unpacked(update, payload).double().norm()), 6),
                 "utterances": update.utterances,
                 "scalars": update.scalars is not None,
             }

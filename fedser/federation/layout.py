@@ -50,10 +50,14 @@ def unpack(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
 
 
 def tensor_digest(flat: Tensor) -> str:
-    """SHA-256 of a flat float32 tensor's bytes (little-endian), in hexadecimal."""
+    """SHA-256 of a flat tensor's bytes as they travel, in hexadecimal."""
     return hashlib.sha256(raw_bytes(flat)).hexdigest()
 
 
 def raw_bytes(flat: Tensor) -> bytes:
-    """The bytes of a flat float32 tensor as they travel (little-endian)."""
-    return flat.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes()
+    """The bytes of a flat tensor as they travel, little-endian: float16 and int8 as such, all else as float32."""
+    flat = flat.detach().cpu()
+    if flat.dtype not in (torch.float16, torch.int8):
+        flat = flat.float()
+    values = flat.contiguous().numpy()
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -27,6 +27,8 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(max_l
 Encoding = Literal["f32", "f16", "i8"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
+Scale = tuple[Annotated[int, Field(ge=1, le=2**31)], Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e6)]]
+
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
@@ -75,6 +77,8 @@ class Order:
         layout: names and shapes of the tensors, in order; the update has the same.
         tensor_digest: SHA-256 of the flat tensor.
         expires: Unix time, in seconds, after which the order is refused.
+        encoding: of the update's values: float32, float16, or 8-bit integers with one scale a tensor. The order's
+            own tensors are float32.
     """
 
     protocol: Literal[1]
@@ -92,6 +96,7 @@ class Order:
     ]
     tensor_digest: Digest
     expires: Annotated[int, Field(ge=0, lt=2**53)]
+    encoding: Encoding = "f32"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -118,6 +123,8 @@ class Update:
         tensor_digest: SHA-256 of the flat tensor; an answer to ``finish`` has one without elements.
         utterances: the site's utterances in coarse steps, or None.
         scalars: see :class:`Scalars`, or None.
+        encoding: of the tensor beside it, the order's.
+        scales: for ``i8``, of each tensor of the layout: its number of values, and what one step is worth; else None.
     """
 
     protocol: Literal[1]
@@ -125,6 +132,8 @@ class Update:
     tensor_digest: Digest
     utterances: Annotated[int, Field(ge=1, le=1_000_000)] | None
     scalars: Scalars | None
+    encoding: Encoding = "f32"
+    scales: Annotated[tuple[Scale, ...], Field(max_length=4096)] | None = None
 
 
 class Code(IntEnum):

@@ -93,13 +93,13 @@ class Site:
             return self._refuse(Code.FAILED, digest)
         if bounded is None:
             return self._refuse(Code.FAILED, digest)
-        update, flat = bounded
-        reply = wire.encode(update, flat, self._key)
+        update, payload = bounded
+        reply = wire.encode(update, payload, self._key)
         after = _after(order, digest, work.state, reply)
         if self._keep is not None:
             self._keep(after)
         self.state = after
-        self._gate.record(order, update, flat, reply)
+        self._gate.record(order, update, payload, reply)
         return reply
 
     def model(self, tensors: dict[str, torch.Tensor]) -> EmotionClassifier:

@@ -1,4 +1,4 @@
-"""Messages as bytes: a safetensors container of one flat float32 tensor and one signed JSON entry.
+"""Messages as bytes: a safetensors container of one flat tensor and one signed JSON entry.
 
 ::
 
@@ -6,6 +6,9 @@
     N bytes   {"__metadata__": {"fedser": ENVELOPE},
                "flat": {"dtype": "F32", "shape": [P], "data_offsets": [0, 4P]}}, padded with spaces
     4P bytes  the tensor, little-endian
+
+An update may be written as ``F16`` (2P bytes) or ``I8`` (P bytes): its body names the encoding, and for ``I8`` the
+scales. Orders are ``F32``.
 
 ENVELOPE is canonical JSON (sorted keys, no spaces): ``{"body": …, "kind": "order"|"update"|"refusal",
 "signature": hex}``, with an Ed25519 signature over the kind and the body. The body names the tensor's
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from fedser.bundle.keys import SigningKey, verify
 from fedser.errors import SignatureError, WireError
+from fedser.federation.compress import unpacked
 from fedser.federation.layout import elements, raw_bytes, tensor_digest
 from fedser.federation.schema import Order, Refusal, Update
 
@@ -37,6 +41,8 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
     "update": TypeAdapter(Update),
     "refusal": TypeAdapter(Refusal),
 }
+_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I8": np.dtype("i1")}
+_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def encode(message: Order | Update | Refusal, flat: Tensor, key: SigningKey) -> 
 
     Args:
         message: an order or update names the digest of ``flat``; a refusal goes with an empty tensor.
-        flat: float32 [P].
+        flat: float32 [P]; of an update, as :mod:`fedser.federation.compress` wrote it.
         key: the provider's order key or the site's own.
 
     Raises:
@@ -78,7 +84,7 @@ def encode(message: Order | Update | Refusal, flat: Tensor, key: SigningKey) -> 
         "kind": kind,
         "signature": key.sign(_signed(kind, message)).hex(),
     }
-    return _container(_canonical(envelope), raw_bytes(flat))
+    return _container(_canonical(envelope), raw_bytes(flat), _NAMES[flat.dtype])
 
 
 def decode_order(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Order, Tensor]:
@@ -99,7 +105,7 @@ def decode_order(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Or
 
 
 def decode_reply(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Update | Refusal, Tensor]:
-    """Read a site's answer: an update and its tensor, or a refusal and an empty one.
+    """Read a site's answer: an update and its tensor, restored to float32, or a refusal and an empty one.
 
     Args:
         data: the bytes as they came.
@@ -112,7 +118,7 @@ def decode_reply(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Up
     message, flat = _decode(data, signer, limits)
     if isinstance(message, Order):
         raise WireError("A reply was expected and an order came.", _HINT)
-    return message, flat
+    return message, unpacked(message, flat) if isinstance(message, Update) else flat
 
 
 def _decode(data: bytes, signer: str, limits: Limits) -> tuple[Order | Update | Refusal, Tensor]:
@@ -144,7 +150,9 @@ def _decode(data: bytes, signer: str, limits: Limits) -> tuple[Order | Update | 
 
 def _check_tensor(message: Order | Update | Refusal, flat: Tensor) -> None:
     """Raise WireError unless the tensor is the one that the message names."""
-    if flat.ndim != 1 or flat.dtype != torch.float32:
+    if isinstance(message, Update) and flat.ndim == 1:
+        unpacked(message, flat)
+    elif flat.ndim != 1 or flat.dtype != torch.float32:
         raise WireError("The tensor is not flat float32.", _HINT)
     if isinstance(message, Refusal):
         if flat.numel():
@@ -156,13 +164,14 @@ def _check_tensor(message: Order | Update | Refusal, flat: Tensor) -> None:
         raise WireError("The tensor is not the one that was signed.", _HINT)
 
 
-def _container(entry: str, payload: bytes) -> bytes:
-    header = _header(entry, len(payload))
+def _container(entry: str, payload: bytes, dtype: str = "F32") -> bytes:
+    header = _header(entry, len(payload), dtype)
     return len(header).to_bytes(8, "little") + header + payload
 
 
-def _header(entry: str, size: int) -> bytes:
-    tensor = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+def _header(entry: str, size: int, dtype: str) -> bytes:
+    width = _TYPES[dtype].itemsize
+    tensor = {"dtype": dtype, "shape": [size // width], "data_offsets": [0, size]}
     text = json.dumps({"__metadata__": {"fedser": entry}, "flat": tensor}, separators=(",", ":"))
     return (text + " " * (-len(text) % 8)).encode()  # the payload starts at a multiple of 8 bytes
 
@@ -173,19 +182,21 @@ def _open(data: bytes, limits: Limits) -> tuple[str, Tensor]:
     if len(data) < 8 or length > limits.header or 8 + length > len(data):
         raise WireError("The message is cut short or its header is too long.", _HINT)
     size = len(data) - 8 - length
-    if size % 4 or size > 4 * limits.elements:
-        raise WireError("The message's tensor is too large or cut short.", _HINT)
+    if size > 4 * limits.elements:
+        raise WireError("The message's tensor is too large.", _HINT)
     header = data[8 : 8 + length]
     try:
         parsed = _json(header.decode("utf-8"))
-        entry = parsed["__metadata__"]["fedser"]
-        faithful = isinstance(entry, str) and _header(entry, size) == header
+        entry, dtype = parsed["__metadata__"]["fedser"], _TYPES[parsed["flat"]["dtype"]]
+        faithful = isinstance(entry, str) and _header(entry, size, parsed["flat"]["dtype"]) == header
     except (UnicodeError, KeyError, TypeError):
         faithful = False
     if not faithful:
-        raise WireError("The message is not one flat float32 tensor with one entry.", _HINT)
-    values = np.frombuffer(data, dtype="<f4", offset=8 + length).astype(np.float32)
-    return entry, torch.from_numpy(values)
+        raise WireError("The message is not one flat tensor with one entry.", _HINT)
+    if size % dtype.itemsize or size > dtype.itemsize * limits.elements:
+        raise WireError("The message's tensor is too large or cut short.", _HINT)
+    values = np.frombuffer(data, dtype=dtype, offset=8 + length)
+    return entry, torch.from_numpy(values.astype(dtype.newbyteorder("=")))
 
 
 def _json(text: str) -> dict[str, Any]:
