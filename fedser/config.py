@@ -38,12 +38,24 @@ def validate(kind: type[S], values: object, origin: str = "the configuration") -
         raise ConfigError(_sentence(kind, error, origin), "Correct these keys; see docs/configuration.md.") from None
 
 
-def load(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+def load(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
     """Read settings from a YAML file and apply dotted ``key=value`` overrides (values are YAML too).
+
+    Args:
+        kind: of the settings.
+        path: the file; None where the overrides are all there is.
+        overrides: applied in their order.
 
     Raises:
         ConfigError: the file cannot be read, is not a mapping, or a key does not fit.
     """
+    values = {} if path is None else _mapping(path)
+    for override in overrides:
+        assign(values, override)
+    return validate(kind, values, "the command line" if path is None else str(path))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -53,9 +65,7 @@ def load(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values.", "Write lines of the form 'key: value'.")
-    for override in overrides:
-        assign(values, override)
-    return validate(kind, values, str(path))
+    return values
 
 
 def assign(values: dict[str, Any], override: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedser.commands import entry
-from fedser_server.commands import backup, invite, renew, sites
+from fedser_server.commands import backup, invite, renew, sites, start, status, stop
 
 app = typer.Typer(
     help="The provider's node: invite sites, publish a source bundle, run rounds.",
@@ -35,6 +35,9 @@ def _options(
     """The provider's node: invite sites, publish a source bundle, run rounds."""
 
 
+app.command("start")(start.start)
+app.command("status")(status.status)
+app.command("stop")(stop.stop)
 app.command("invite")(invite.invite)
 app.command("sites")(sites.sites)
 app.command("revoke")(sites.revoke)
