@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from fedser_server import certificates
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedser.errors import ConfigError, EnrolmentError, FedserError
 from fedser.federation.invitation import Invitation, certificate_digest, split_address
@@ -107,3 +110,23 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
 )
 def test_addresses(address: str, host: str, port: int) -> None:
     assert split_address(address) == (host, port)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.one_of(
+        st.binary(max_size=300),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+            lambda inner: st.dictionaries(st.sampled_from([*values(), "x"]), inner) | st.lists(inner),
+            max_leaves=20,
+        ).map(lambda value: json.dumps(value).encode()),
+        st.dictionaries(
+            st.sampled_from(list(values())), st.text(max_size=70) | st.integers() | st.floats() | st.none()
+        ).map(lambda changes: json.dumps(values(**changes)).encode()),
+    )
+)
+def test_whatever_a_file_holds_only_our_own_errors_come_out(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "fuzz").write_bytes(data)
+    with contextlib.suppress(FedserError):
+        Invitation.read(tmp_path / "fuzz")

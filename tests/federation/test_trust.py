@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedser.bundle.keys import SigningKey
 from fedser.errors import EnrolmentError, FedserError, RollbackError, SignatureError
@@ -136,3 +138,20 @@ def test_a_signature_for_another_purpose_is_no_step(chain: Chain) -> None:
     line = json.dumps({**body, "signature": chain.keys[2].sign(plain).hex()})
     with pytest.raises(SignatureError):
         trust.walk(chain.public(0), [*chain.lines, line], ca="CA0")
+
+
+_FIELDS = ("sequence", "order_key", "ca", "signed_by", "signature", "x")
+_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | st.just("ab" * 32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.text(max_size=60) | st.dictionaries(st.sampled_from(_FIELDS), _VALUES).map(json.dumps),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_whatever_is_sent_only_our_own_errors_come_out(lines: list[str]) -> None:
+    with pytest.raises(FedserError):
+        trust.walk("ab" * 32, lines)

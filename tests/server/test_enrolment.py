@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fedser_server.attempts import Attempts, network
 from fedser_server.enrolment import PATH, Enrolment
 from fedser_server.state import State
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -379,3 +381,17 @@ def test_the_roster_keeps_no_token(provider: Provider) -> None:
     everything = b"".join(path.read_bytes() for path in provider.state.folder.rglob("*") if path.is_file())
     assert site.token.encode() not in everything
     assert hashlib.sha256(site.token.encode()).hexdigest().encode() in everything
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_body_holds_it_is_refused_and_changes_nothing(provider: Provider, data: st.DataObject) -> None:
+    body = Site("site-a", "A" * 22).body()
+    anything = (
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=99) | st.binary().map(bytes.hex)
+    )
+    changed = st.dictionaries(st.sampled_from([*body, "x"]), anything).map(lambda c: json.dumps(body | c).encode())
+    before = provider.roster()
+    answer = provider.post(data.draw(st.binary(max_size=500) | changed))
+    assert answer.status_code in (400, 403, 409)
+    assert provider.roster() == before

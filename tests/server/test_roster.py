@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -93,23 +94,23 @@ def test_reading_is_cheap_while_nothing_changes(state: State) -> None:
     assert time.perf_counter() - start < 1
 
 
-def _invite(folder: Path, worker: int, count: int) -> None:
-    roster = State.open(folder).roster
-    for k in range(count):
-        roster.invite(f"w{worker}-{k}", 60)
+INVITING = """
+import sys
+from pathlib import Path
+from fedser_server.state import State
+
+roster = State.open(Path(sys.argv[1])).roster
+for number in range(25):
+    roster.invite(f"w{sys.argv[2]}-{number}", 60)
+"""
 
 
 def test_concurrent_processes_lose_nothing_and_never_tear_the_file(state: State) -> None:
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_invite, args=(state.folder, worker, 25)) for worker in range(4)]
-    for worker in workers:
-        worker.start()
-    while any(worker.is_alive() for worker in workers):
+    workers = [subprocess.Popen([sys.executable, "-c", INVITING, state.folder, str(worker)]) for worker in range(4)]
+    while any(worker.poll() is None for worker in workers):
         json.loads(state.roster.path.read_text())  # whole at every moment
         state.roster.entries()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    assert [worker.returncode for worker in workers] == [0] * 4
     assert set(state.roster.entries()) == {f"w{worker}-{k}" for worker in range(4) for k in range(25)}
 
 

@@ -61,6 +61,7 @@ def site(ca: str) -> ssl.SSLContext:
     """What a site holds: one authority, names checked, TLS 1.3; made with Python's own defaults."""
     context = ssl.create_default_context(cadata=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
     return context
 
 
