@@ -13,6 +13,7 @@ from fedser.audio.normalise import NormalisationSettings
 from fedser.config import Settings
 from fedser.evaluate.partition import PartitionSettings
 from fedser.federation.policy import Policy
+from fedser.federation.schema import Encoding
 from fedser.models import ModelSettings
 from fedser.train import TrainSettings
 
@@ -87,6 +88,7 @@ class RoundSettings(Settings):
         momentum: of the server: the share of its last velocity that is added to a round's update; 0 is none.
         rate: the server's step, in joint updates. The mean of updates that only partly agree is shorter than
             each of them, so a step of 1 falls behind the sites' own progress.
+        encoding: of the updates' values: 4 bytes each (``f32``), 2 (``f16``), or 1 (``i8``, with one scale a tensor).
     """
 
     rounds: int = Field(default=5, ge=1)
@@ -95,6 +97,7 @@ class RoundSettings(Settings):
     weighting: Literal["uniform", "counts"] = "uniform"
     momentum: float = Field(default=0.0, ge=0, lt=1)
     rate: float = Field(default=3.0, gt=0, le=10)
+    encoding: Encoding = "f32"
 
 
 class SimulationSettings(Settings):
