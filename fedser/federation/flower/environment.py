@@ -21,7 +21,7 @@ SWITCHES = {
 
 
 def prepare(home: Path) -> None:
-    """Set Flower's switches for this process and quieten its log.
+    """Set Flower's switches for this process.
 
     Args:
         home: folder for whatever Flower writes; inside a node's own state.
@@ -41,5 +41,11 @@ def prepare(home: Path) -> None:
             "Import fedser's nodes before flwr, or set FLWR_TELEMETRY_ENABLED=0 for the whole process.",
         )
     os.environ.update(SWITCHES, FLWR_HOME=str(home))
-    # The nodes keep their own record of events; Flower's lines name node ids that say nothing to a user.
+
+
+def quieten() -> None:
+    """Keep Flower's own log lines back: they name node ids, and the nodes tell the same in their own words.
+
+    To be called after Flower was imported, which sets the level anew.
+    """
     logging.getLogger("flwr").setLevel(logging.CRITICAL)

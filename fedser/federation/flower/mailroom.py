@@ -20,7 +20,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
 from fedser.errors import WireError
-from fedser.federation.flower import letter
+from fedser.federation.flower import environment, letter
 from fedser.federation.flower.binding import Binding, Mail
 from fedser.federation.provider import Silence
 
@@ -48,6 +48,7 @@ class Mailroom:
     """
 
     def __init__(self, largest: int, *, deadline: float = 600.0, patience: float = 60.0) -> None:
+        environment.quieten()
         self.factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
         self.largest = largest
         self.deadline = deadline

@@ -39,7 +39,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedser.errors import EnrolmentError, NetworkError, WireError
-from fedser.federation.flower import letter
+from fedser.federation.flower import environment, letter
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _SLACK = 1 << 22  # bytes of a response beside a chunk
@@ -80,6 +80,7 @@ class Line:
         proxy: str | None = None,
         heartbeat: float = 10.0,
     ) -> None:
+        environment.quieten()
         public = node_key.public_key()
         self._key = public_key_to_bytes(public)
         self._limit = limit
