@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 WINDOW = 60.0  # seconds
@@ -22,15 +22,17 @@ class Attempts:
     def __init__(self, each: int = 10, together: int = 60, clock: Callable[[], float] = time.monotonic) -> None:
         self._each, self._together, self._clock = each, together, clock
         self._taken: deque[tuple[float, str]] = deque()
+        self._count: Counter[str] = Counter()
         self._told: dict[str, float] = {}
 
     def take(self, peer: str) -> bool:
         """Whether this peer may try now; a refused attempt does not count."""
         self._forget()
         name = network(peer)
-        if len(self._taken) >= self._together or sum(name == other for _, other in self._taken) >= self._each:
+        if len(self._taken) >= self._together or self._count[name] >= self._each:
             return False
         self._taken.append((self._clock(), name))
+        self._count[name] += 1
         return True
 
     def worth_telling(self, peer: str) -> bool:
@@ -45,7 +47,10 @@ class Attempts:
     def _forget(self) -> None:
         before = self._clock() - WINDOW
         while self._taken and self._taken[0][0] <= before:
-            self._taken.popleft()
+            _, name = self._taken.popleft()
+            self._count[name] -= 1
+            if not self._count[name]:
+                del self._count[name]
         self._told = {name: moment for name, moment in self._told.items() if moment > before}
 
 

@@ -7,17 +7,20 @@ A site's side, for comparison: ``ssl.create_default_context(cadata=<CA PEMs>)`` 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from fedser.errors import ConfigError
+from fedser.errors import ConfigError, FedserError
 from fedser_server.certificates import pem
 
 _LIMIT = 2**20  # bytes of a certificate file
+_ASK_AGAIN = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,21 @@ class LiveContext:
 
     Args:
         certificates: files that may change at any time.
+        renew: issues them anew where that is due; asked from time to time, so that a node which runs for years
+            never serves a certificate that has ended.
 
     Raises:
         ConfigError: they do not belong together now.
     """
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Certificates, renew: Callable[[], object] | None = None) -> None:
         self.certificates = certificates
+        self._renew, self._asked = renew, time.monotonic()
         self._mark = self._stamp()
-        self.context = server_context(certificates)
+        # A context must not change while another thread begins a handshake with it. So the listening one stays as
+        # it is, and each handshake is handed to the newest.
+        self._newest = self.context = server_context(certificates)
+        self.context.sni_callback = self._hand_over
 
     def reload(self) -> bool:
         """Take up files that changed; connections that are open stay as they are.
@@ -84,16 +93,22 @@ class LiveContext:
             Whether a new certificate is served now. A pair that does not fit together (yet) is left alone
             until the files change again.
         """
+        if self._renew is not None and time.monotonic() - self._asked >= _ASK_AGAIN:
+            self._asked = time.monotonic()
+            with suppress(FedserError):  # the certificate that is served is still good for weeks
+                self._renew()
         mark = self._stamp()
         if mark == self._mark:
             return False
         self._mark = mark
         try:
-            server_context(self.certificates)  # a context that failed to load would serve nobody
-            _load(self.context, self.certificates)
+            self._newest = server_context(self.certificates)
         except ConfigError:
             return False
         return True
+
+    def _hand_over(self, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        handshake.context = self._newest
 
     def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(_stamp(path) for path in (self.certificates.chain, self.certificates.key))

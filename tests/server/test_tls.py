@@ -119,7 +119,8 @@ def test_after_renewals_a_site_that_pinned_the_first_authority_connects(state: S
             assert live.reload()
             assert state.ca != first
             for ca in (first, state.ca):
-                assert connect(port, site(ca))[0] == b"hello"
+                for name in ("localhost", "127.0.0.1"):  # an address comes without a server name
+                    assert connect(port, site(ca), name)[0] == b"hello"
         assert state.renew_ca() == 1  # one more is one too many for the first, and that is said
         live.reload()
         assert connect(port, site(state.ca))[0] == b"hello"
@@ -146,6 +147,25 @@ def test_a_half_written_pair_is_left_alone(tmp_path: Path) -> None:
     assert not live.reload()
     with listening(live.context) as port:
         assert connect(port, site(files[2].read_text()))[0] == b"hello"
+
+
+def test_a_node_that_runs_for_a_year_renews_its_certificate(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    clock = [0.0]
+    monkeypatch.setattr(tls.time, "monotonic", lambda: clock[0])
+
+    def renew() -> None:
+        asked.append(clock[0])
+        if len(asked) == 1:
+            raise StateError("The roster is damaged.", "Restore it.")
+        state.renew_certificate()
+
+    live = tls.LiveContext(state.certificates(), renew)
+    told = []
+    for clock[0] in (0.0, 3599.0, 3600.0, 3700.0, 7200.0):
+        told.append(live.reload())
+    assert asked == [3600.0, 7200.0]
+    assert told == [False] * 4 + [True]
 
 
 def test_the_certificate_is_issued_anew_in_time(tmp_path: Path) -> None:
