@@ -1,8 +1,4 @@
-"""Enrolment: the token of the invitation is exchanged for the registration of two public keys.
-
-Both keys prove that their private halves are here: they sign ``fedser/enrol/1``, a newline and the canonical JSON
-of the request without the proofs.
-"""
+"""Enrolment: the token of the invitation is exchanged for the registration of two public keys."""
 
 from __future__ import annotations
 
@@ -12,18 +8,16 @@ import time
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from fedser.bundle.keys import SigningKey
 from fedser.errors import EnrolmentError
+from fedser.federation import enrolment
 from fedser.federation.audit import AuditLog
 from fedser.federation.schema import PROTOCOL
 from fedser_client.http import Answer, Routes
-from fedser_client.keys import public_pem
 from fedser_client.settings import SiteSettings
 
 PATH = "/v1/fedser/enrol"
-_DOMAIN = b"fedser/enrol/1\n"
 _LIMIT = 16_384  # bytes of an answer
 _NEW = "Ask the provider for a new invitation."
 _REFUSALS = {
@@ -36,21 +30,6 @@ _REFUSALS = {
     ),
     "proof": ("The provider does not accept the proof of this site's keys.", "Ask which version of fedser it runs."),
 }
-
-
-def request_body(settings: SiteSettings, node: ec.EllipticCurvePrivateKey, reply: SigningKey) -> bytes:
-    """The request, with both proofs."""
-    body: dict[str, Any] = {
-        "protocol": PROTOCOL,
-        "study": settings.study,
-        "site": settings.site,
-        "token": settings.token,
-        "node_key": public_pem(node),
-        "reply_key": reply.public_hex,
-    }
-    signed = _DOMAIN + _canonical(body)
-    proofs = {"node_proof": node.sign(signed, ec.ECDSA(SHA256())).hex(), "reply_proof": reply.sign(signed).hex()}
-    return _canonical(body | proofs)
 
 
 def enrol(
@@ -66,7 +45,8 @@ def enrol(
         NetworkError: it cannot be reached, or does not answer like one.
         OutputError: the audit log cannot be written; nothing leaves then.
     """
-    body = request_body(settings, node, reply)
+    request = enrolment.request(settings.study, settings.site, settings.token or "", node, reply)
+    body = json.dumps(request.model_dump(), sort_keys=True, separators=(",", ":")).encode("utf-8")
     digest = hashlib.sha256(body).hexdigest()
     audit.append({"time": int(time.time()), "event": "enrolment", "bytes": len(body), "sha256": digest})
     answer = routes.post(PATH, body, _LIMIT)
@@ -95,7 +75,3 @@ def _object(answer: Answer) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _canonical(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode("utf-8")

@@ -56,9 +56,9 @@ def fetch(routes: Routes, folder: SiteFolder, settings: SiteSettings) -> Publish
     """
     path = folder.file("bundle.safetensors")
     for damaged in (False, True):  # a body that does not have its digest is fetched once more, from the start
-        offer = routes.patiently(lambda: _receive(routes, folder, path))
+        offer, same = routes.patiently(lambda: _receive(routes, folder, path))
         part = _part(folder, offer.digest)
-        if not part.exists():
+        if same:
             return Published(_open(path, settings), offer.rounds)
         if _digest(part) == offer.digest:
             break
@@ -86,33 +86,39 @@ def stored(folder: SiteFolder, settings: SiteSettings) -> Bundle:
     return _open(folder.file("bundle.safetensors"), settings)
 
 
-def _receive(routes: Routes, folder: SiteFolder, path: Path) -> _Offer:
-    """Bring the offered bundle into ``incoming/``, or nothing where the stored one is the same.
+def _receive(routes: Routes, folder: SiteFolder, path: Path) -> tuple[_Offer, bool]:
+    """Bring the offered bundle into ``incoming/``; whether the stored one is the same, and nothing had to come.
 
     Raises:
         httpx.HTTPError: the transfer broke off; what came is kept.
     """
-    known = _partial(folder)
+    known, have = _partial(folder), _digest(path) if path.exists() and signature_path(path).exists() else ""
     begun = known.stat().st_size if known else 0
     headers = {"range": f"bytes={begun}-", "if-range": f'"{known.stem}"'} if known and begun else {}
+    if have:
+        headers = {"if-none-match": f'"{have}"'}
     with routes.stream("GET", PATH, headers) as response:
-        if response.status_code == 416 and known is not None:  # all of it is here, or it is another file
+        status = response.status_code
+        if status == 416 and known is not None:  # all of it is here, or it is another file
             known.unlink()
             raise httpx.RemoteProtocolError("the bundle could not be resumed")
-        if response.status_code not in (200, 206):
-            raise routes.strange(f"the bundle's route answers with status {response.status_code}")
+        if status not in (200, 206, 304):
+            raise routes.strange(f"the bundle's route answers with status {status}")
         offer = _offer(routes, response.headers)
-        if signature_path(path).exists() and path.exists() and _digest(path) == offer.digest:
-            return offer
+        if have == offer.digest:
+            return offer, True
         part = _part(folder, offer.digest)
-        resumed = response.status_code == 206 and part == known
-        if response.status_code == 206:
-            if not resumed or not response.headers.get("content-range", "").startswith(f"bytes {begun}-"):
-                raise routes.strange("it sends another part of the bundle than was asked for")
-        elif known is not None:
+        resumed = status == 206 and part == known
+        if status == 304 or (status == 206 and not (resumed and _continues(response, begun))):
+            raise routes.strange("it sends another part of the bundle than was asked for")
+        if known is not None and not resumed:
             known.unlink()
         _append(routes, response, part, begun if resumed else 0)
-    return offer
+    return offer, False
+
+
+def _continues(response: httpx.Response, begun: int) -> bool:
+    return str(response.headers.get("content-range", "")).startswith(f"bytes {begun}-")
 
 
 def _offer(routes: Routes, headers: Mapping[str, str]) -> _Offer:

@@ -73,6 +73,8 @@ class Routes:
         self.address = address
         self._patience = patience
         try:
+            if proxy is not None and not httpx.URL(proxy).host:
+                raise ValueError("it names no host")
             self._client = httpx.Client(
                 base_url=f"https://{address}",
                 verify=tls(authorities),
@@ -125,7 +127,7 @@ class Routes:
     def stream(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Iterator[httpx.Response]:
-        """One answer, its body not yet read. A busy or failing provider (429, 5xx) counts as away.
+        """One answer, its body not yet read. A busy or failing provider (408, 429, 5xx) counts as away.
 
         Raises:
             httpx.HTTPError: no answer.
@@ -133,9 +135,9 @@ class Routes:
         """
         given = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
         with self._client.stream(method, path, headers=given, content=body) as response:
-            if response.status_code == 429 or response.status_code >= 500:
+            if response.status_code in (408, 429) or response.status_code >= 500:
                 response.raise_for_status()
-            if response.is_redirect:
+            if response.is_redirect and response.status_code != 304:
                 raise self.strange("it sends this site elsewhere, and a pinned provider never does")
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise self.strange("its answer is compressed, though that was not asked for")

@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
@@ -56,8 +55,3 @@ def reply_key(folder: SiteFolder) -> SigningKey:
         return keys.load(path)
     keys.public_path(path).unlink(missing_ok=True)  # of a private half that a crash kept from being written
     return keys.create(path)
-
-
-def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """The public half as PEM (SubjectPublicKeyInfo)."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")

@@ -248,8 +248,10 @@ def folder(tmp_path: Path) -> SiteFolder:
 
 @pytest.fixture
 def routes(desk: Desk, authority: Authority) -> Iterator[Routes]:
-    """A connection that gives up after two quick attempts."""
-    with Routes(desk.address, [authority.pem], None, Patience(0.9, sleep=lambda pause: None)) as opened:
+    """A connection whose waiting takes no time; it gives up after a few attempts."""
+    now = [0.0]
+    patience = Patience(10.0, sleep=lambda pause: now.__setitem__(0, now[0] + pause), clock=lambda: now[0])
+    with Routes(desk.address, [authority.pem], None, patience) as opened:
         yield opened
 
 

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response, Stream
 
 from fedser import bundle as bundles
 from fedser.bundle import keys
-from fedser.errors import EnrolmentError, NetworkError, RollbackError, SignatureError, StateError
+from fedser.errors import ConfigError, EnrolmentError, NetworkError, RollbackError, SignatureError, StateError
 
 
 def empty(folder: Any) -> bool:
@@ -61,6 +61,29 @@ def test_a_cut_transfer_goes_on_where_it_stopped(desk: Any, routes: Routes, fold
     assert asked[1]["range"] == f"bytes={len(whole) // 2}-"
     assert asked[1]["if-range"] == f'"{keys.digest(whole)}"'
     assert folder.file("bundle.safetensors").read_bytes() == whole
+
+
+def test_a_stored_bundle_is_asked_after_and_not_sent_again(
+    desk: Any, routes: Routes, folder: Any, settings: Any
+) -> None:
+    published = fetch(routes, folder, settings)
+    folder.file("state.safetensors").touch()
+    folder.file("incoming").mkdir()
+    (folder.file("incoming") / f"{published.bundle.digest}.part").touch()  # what a crash may leave
+
+    async def unchanged(request: Request) -> Response:
+        assert request.headers["if-none-match"] == f'"{published.bundle.digest}"'
+        return Response(status_code=304, headers=desk.headers())
+
+    desk.bundle = unchanged
+    assert fetch(routes, folder, settings).bundle.digest == published.bundle.digest
+
+    async def lies(request: Request) -> Response:
+        return Response(status_code=304, headers={**desk.headers(), "fedser-digest": "0" * 64})
+
+    desk.bundle = lies
+    with pytest.raises(NetworkError, match="another part"):
+        fetch(routes, folder, settings)
 
 
 def test_what_lies_there_of_another_bundle_is_not_stitched_to_this_one(
@@ -264,6 +287,46 @@ def test_an_older_tls_is_refused_at_once(authority: Any, certificate: Any) -> No
     ):
         routes.get("/v1/fedser/trust", 1000)
     thread.join(10)
+
+
+def test_a_proxy_carries_the_connection_and_sees_no_more_than_the_address(desk: Any, authority: Any) -> None:
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        with listener, listener.accept()[0] as caller:
+            heard.append(caller.recv(4096))
+            host, _, port = desk.address.partition(":")
+            with socket.create_connection((host, int(port))) as far:
+                caller.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                pumps = [threading.Thread(target=pump, args=pair) for pair in ((caller, far), (far, caller))]
+                for thread in pumps:
+                    thread.start()
+                for thread in pumps:
+                    thread.join(10)
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                heard.append(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    desk.chain = "a chain of renewals"
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=serve, args=(listener,))
+    thread.start()
+    with Routes(desk.address, [authority.pem], proxy, Patience(0.0)) as routes:
+        assert routes.get("/v1/fedser/trust", 1000).body == b"a chain of renewals"
+    thread.join(10)
+    assert heard[0].startswith(f"CONNECT {desk.address} ".encode())
+    assert b"renewals" not in b"".join(heard)
+
+
+@pytest.mark.parametrize("proxy", ["ftp://x:1", "nonsense", "http://"])
+def test_a_proxy_that_is_none_is_refused(authority: Any, proxy: str) -> None:
+    with pytest.raises(ConfigError):
+        Routes("127.0.0.1:1", [authority.pem], proxy, Patience(0.0))
 
 
 def test_an_absent_provider_is_waited_for_as_long_as_asked(authority: Any) -> None:

@@ -39,6 +39,7 @@ from fedser.evaluate.predict import answer_files
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.source import SourceModel
 from fedser.evaluate.world import build, build_sites
+from fedser.federation.audit import AuditLog
 from fedser.federation.layout import pack
 from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
@@ -241,7 +242,7 @@ def test_a_method_of_ones_own_does_not_fit_a_study_with_rounds(
         joined(invitation, recordings, tmp_path / "state", method="shot")
 
 
-def test_a_site_without_its_audit_log_does_not_go_on(
+def test_a_site_without_its_audit_log_or_its_state_does_not_go_on(
     desk: Any, invitation: Path, recordings: Path, tmp_path: Path
 ) -> None:
     desk.rounds = 3
@@ -250,6 +251,11 @@ def test_a_site_without_its_audit_log_does_not_go_on(
     folder = SiteFolder.open(state)
     folder.remember(folder.settings().model_copy(update={"token": None}))
     with pytest.raises(StateError, match="audit log"):
+        run(state, patience=Patience(2), command="run", once=False)
+    log = AuditLog(folder.file("audit.jsonl"))
+    log.append({"event": "enrolment"})
+    log.append({"event": "update", "round": 1})
+    with pytest.raises(StateError, match="state is gone"):  # an old order could be carried out once more
         run(state, patience=Patience(2), command="run", once=False)
 
 

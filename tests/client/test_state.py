@@ -108,13 +108,13 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_its_own(folder: Any, tmp
 def test_keys_are_made_once_and_kept_for_their_owner(folder: Any) -> None:
     node, reply = keys.node_key(folder), keys.reply_key(folder)
     assert isinstance(node.curve, ec.SECP384R1)
-    assert keys.public_pem(keys.node_key(folder)) == keys.public_pem(node)
+    assert keys.node_key(folder).public_key() == node.public_key()
     assert keys.reply_key(folder).public_hex == reply.public_hex
     assert folder.file("keys").stat().st_mode & 0o777 == 0o700
     for name in ("node-key.pem", "reply-key"):
         assert (folder.file("keys") / name).stat().st_mode & 0o777 == 0o600
     other = SiteFolder.make(folder.path.parent / "other")
-    assert keys.public_pem(keys.node_key(other)) != keys.public_pem(node)
+    assert keys.node_key(other).public_key() != node.public_key()
 
 
 @pytest.mark.parametrize("name", ["node-key.pem", "reply-key"])
