@@ -97,8 +97,8 @@ def test_updates_travel_in_the_orders_encoding(lab: Any, encoding: str, width: i
     assert stored.element_size() == width
     assert received.update.tensor_digest == tensor_digest(stored)
     assert len(raw_bytes(stored)) == width * len(stored)
-    _, _, plain = ask(lab, "f32")
-    exact = accept(plain, replace(order, encoding="f32"), "site-1", plan).flat
+    _, plain_order, plain = ask(lab, "f32")
+    exact = accept(plain, plain_order, "site-1", plan).flat
     assert received.flat.dtype == torch.float32
     assert float((received.flat - exact).norm()) <= {4: 0.0, 2: 1e-3, 1: 2e-2}[width] * float(exact.norm())
     assert (log.records[0]["encoding"], log.records[0]["values"]) == (encoding, len(exact))
