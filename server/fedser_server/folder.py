@@ -76,7 +76,7 @@ def running(folder: Path) -> Iterator[None]:
 
     Raises:
         StateError: another process holds it; the message names its id.
-        OutputError: the lock file cannot be made.
+        OutputError: the lock file cannot be written.
     """
     with _opened(folder / "lock") as descriptor:
         if not _taken(descriptor):
@@ -84,8 +84,11 @@ def running(folder: Path) -> Iterator[None]:
                 f"The state folder {folder} is in use by process {_pid(descriptor) or '(unknown)'}.",
                 "Stop that one (fedser-server stop), or name another folder with --state.",
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written: {_reason(error)}.", "Make room on its disk.") from None
         try:
             yield
         finally:

@@ -32,14 +32,14 @@ def create(folder: Path, name: str | None) -> None:
         ConfigError: ``name`` is no name for a study.
         OutputError: the place cannot be written.
     """
+    roster = Roster(folder)
+    if (folder / "trust.jsonl").exists() or (roster.path.exists() and roster.entries()):
+        raise StateError(f"{folder / studies.FILE} is missing.", RESTORE)
     strange = sorted(path.name for path in folder.iterdir() if path.name not in _MADE and path.suffix != ".part")
     if strange:
         raise StateError(f"{folder} holds other files, such as {strange[0]}.", "Name a new or empty folder.")
     study = studies.new(name)
-    roster = Roster(folder)
     roster.create()
-    if roster.entries() or (folder / "trust.jsonl").exists():
-        raise StateError(f"{folder / studies.FILE} is missing.", RESTORE)
     make_private(folder / "keys")
     if not _whole(order_key_path(folder)):
         _new_key(order_key_path(folder))

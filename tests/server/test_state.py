@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fedser_server.folder import holder
 from fedser_server.state import DEFAULT_ADDRESS, State
 
 from fedser.bundle import keys
-from fedser.errors import ConfigError, FedserError, OutputError, StateError
+from fedser.errors import ConfigError, FedserError, StateError
 from fedser.federation import trust
 
 
@@ -104,11 +105,99 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
         State.open(tmp_path / "file")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(OutputError):
-        State.open(tmp_path / "locked" / "provider")
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from fedser.errors import OutputError
+from fedser_server.state import State
+
+if os.getuid() == 0:  # root may write everywhere
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+folder = Path(sys.argv[1])
+state = State.open(folder / "provider")
+(folder / "provider").chmod(0o500)
+folder.chmod(0o500)
+for attempt in (
+    lambda: state.roster.invite("site-a", 60),
+    lambda: state.remember(address="a.example:1"),
+    state.renew_order_key,
+    lambda: State.open(folder / "another"),
+):
+    try:
+        attempt()
+    except OutputError as error:
+        assert "permission denied" in str(error) and error.hint
+        print("refused")
+print(state.roster.entries(), state.trust)
+"""
+
+
+def test_a_read_only_state_is_a_clear_error(tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp())  # where another user may go, unlike pytest's folders
+    try:
+        if os.getuid() == 0:
+            os.chown(home, 65534, 65534)
+        done = subprocess.run([sys.executable, "-c", READ_ONLY, home], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(home)
+    assert done.stdout.splitlines() == ["refused"] * 3 + ["refused", "{} []"]
+
+
+FULL = """
+import os, resource, signal, sys
+from pathlib import Path
+from fedser.errors import OutputError
+from fedser_server.state import State
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+if sys.argv[3] != "create":
+    state = State.open(folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    {
+        "create": lambda: State.open(folder),
+        "invite": lambda: state.roster.invite("site-b", 60),
+        "renew_ca": lambda: state.renew_ca(),
+        "renew_order_key": lambda: state.renew_order_key(),
+    }[sys.argv[3]]()
+except OutputError as error:
+    assert error.hint
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 300])
+@pytest.mark.parametrize("action", ["create", "invite", "renew_ca", "renew_order_key"])
+def test_a_full_disk_is_a_clear_error_and_the_state_stays_whole(tmp_path: Path, action: str, limit: int) -> None:
+    """No file can grow beyond ``limit`` bytes, as on a disk that is full at that point."""
+    folder = tmp_path / "provider"
+    if action != "create":
+        before = State.open(folder)
+        for name in ("site-a", "site-x"):
+            before.roster.invite(name, 60)
+        entries, pinned, ca = before.roster.entries(), before.order_key.public_hex, before.ca
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, folder, str(limit), action], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "refused\n"
+    state = State.open(folder)
+    if action == "create":
+        return
+    assert state.roster.entries() == entries
+    assert trust.walk(pinned, state.trust, ca=ca).order_key == state.order_key.public_hex
+    state.renew_ca()
+    state.renew_order_key()
+    assert trust.walk(pinned, state.trust, ca=ca).order_key == state.order_key.public_hex
+
+
+def test_a_lost_study_beside_a_nodes_files_is_damage(state: State) -> None:
+    state.roster.invite("site-a", 60)
+    (state.folder / "events.jsonl").touch()
+    (state.folder / "study.json").unlink()
+    with pytest.raises(StateError, match=r"study\.json is missing"):
+        State.open(state.folder)
 
 
 @pytest.mark.parametrize("name", ["study.json", "trust.jsonl", "tls/authority.pem", "keys/order-key"])
