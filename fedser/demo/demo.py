@@ -74,9 +74,9 @@ def run(
         FedserError: see the steps.
     """
     begin = time.perf_counter()
-    _claim(out, seed)
-    speech = _synthesise(out / "speech", (source, *sites), seed)
-    bundle, key = _train(out, speech[source.name], source.name, seed)
+    claim(out, seed)
+    speech = synthesise(out / "speech", (source, *sites), seed)
+    bundle, key = train(out, speech[source.name], source.name, seed)
     settings = SimulationSettings(
         name="Demo: synthetic speech",
         source=SourceSettings(bundle=bundle, signer=key.public_hex),
@@ -92,7 +92,7 @@ def run(
     return results | {"bundle": str(bundle), "report": str(write_report(out / "run"))}
 
 
-def _claim(out: Path, seed: int) -> None:
+def claim(out: Path, seed: int) -> None:
     """Take a folder that is new, empty or an earlier demo's; never one with other people's files."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file.", "Choose another --out folder.")
@@ -103,13 +103,13 @@ def _claim(out: Path, seed: int) -> None:
     files.write_text(out / _MARK, json.dumps(about, indent=1) + "\n")
 
 
-def _synthesise(folder: Path, plans: Sequence[CorpusPlan], seed: int) -> dict[str, Path]:
+def synthesise(folder: Path, plans: Sequence[CorpusPlan], seed: int) -> dict[str, Path]:
     """Write all corpora; their folders by name."""
     with console.progress("synthesising", sum(plan.utterances for plan in plans)) as step:
         return {plan.name: write_corpus(folder / plan.name, plan, seed, step).parent for plan in plans}
 
 
-def _train(out: Path, folder: Path, name: str, seed: int) -> tuple[Path, SigningKey]:
+def train(out: Path, folder: Path, name: str, seed: int) -> tuple[Path, SigningKey]:
     """What ``fedser keys create`` and ``fedser train`` do: a key, and a bundle signed with it."""
     secret = out / "key"
     key = keys.load(secret) if secret.exists() else keys.create(secret)

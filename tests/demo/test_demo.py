@@ -71,7 +71,7 @@ def test_a_folder_of_other_people_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_its_own_folder_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo._claim(tmp_path / "out", 0)
+    demo.claim(tmp_path / "out", 0)
     (tmp_path / "out" / "speech").mkdir()
-    demo._claim(tmp_path / "out", 1)
+    demo.claim(tmp_path / "out", 1)
     assert json.loads((tmp_path / "out" / "fedser-demo.json").read_text())["seed"] == 1
