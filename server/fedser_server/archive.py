@@ -106,7 +106,7 @@ def _extract(file: Path, folder: Path) -> int:
 
 def _extract_one(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     name = PurePosixPath(member.name)
-    content = archive.extractfile(member) if member.isreg() else None
+    content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
     if content is None or name.is_absolute() or not name.parts or ".." in name.parts or "\0" in member.name:
         raise StateError(f"The backup holds {member.name!r:.100}, which is no file of a state folder.", _HINT)
     target = folder / name

@@ -91,12 +91,14 @@ class AuthorityFolder:
             Whether a new one was issued.
 
         Raises:
-            StateError: the authority is damaged, or at its end.
+            StateError: the authority is damaged, at its end, or by the clock not yet begun.
         """
         now = now or datetime.now(UTC)
         authority, crosses = self._read()
         if authority.certificate.not_valid_after_utc <= now:
             raise StateError("The certificate authority has expired.", "Make a new one: fedser-server renew ca.")
+        if authority.certificate.not_valid_before_utc > now:
+            raise StateError("The certificate authority is younger than the clock says.", "Set the clock right.")
         if not anew and self._good(authority, set(hosts), now):
             return False
         certificate, key = new_server(authority, hosts, now)
@@ -113,7 +115,8 @@ class AuthorityFolder:
         except Exception:  # whatever is wrong with it, a new one is right
             return False
         end = min(now + RENEW_BEFORE, authority.certificate.not_valid_after_utc)
-        return served.not_valid_after_utc >= end and {host.lower() for host in hosts} <= names(served)
+        in_time = served.not_valid_before_utc <= now and served.not_valid_after_utc >= end
+        return in_time and {host.lower() for host in hosts} <= names(served)
 
     def _write_authority(self, authority: Authority, crosses: list[x509.Certificate]) -> None:
         text = key_pem(authority.key) + pem(authority.certificate) + "".join(pem(cross) for cross in crosses)

@@ -177,6 +177,9 @@ def test_the_certificate_is_issued_anew_in_time(tmp_path: Path) -> None:
     assert not folder.ensure_server(["localhost"], now=start + timedelta(days=367))
     assert folder.ensure_server(["localhost"], now=start + timedelta(days=369))  # 29 days before its end
     assert folder.ensure_server(["localhost", "b.example"], now=start + timedelta(days=370))
+    assert folder.ensure_server(["localhost"], now=start + timedelta(days=300))  # its clock was wrong before
+    with pytest.raises(StateError, match="clock"):
+        folder.ensure_server(["localhost"], now=start - timedelta(days=300))
     folder.server.write_text("damaged")
     assert folder.ensure_server(["localhost"], now=start + timedelta(days=370))
     with pytest.raises(StateError, match="expired"):
