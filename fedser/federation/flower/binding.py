@@ -137,6 +137,8 @@ class Binding:
             if isinstance(response, PullMessagesResponse) and response.messages_list:
                 mail.delivered = now
             elif isinstance(response, PushMessagesResponse):
+                if mail.reply != request.messages_list[0].metadata.message_id:
+                    return None  # dropped meanwhile: another process of the site reported for duty
                 mail.session, mail.wanted, mail.moved = response.session_id, set(response.objects_to_push), now
             elif isinstance(request, PushObjectRequest) and getattr(response, "stored", False):
                 mail.wanted.discard(request.object_id)
@@ -177,11 +179,10 @@ class Binding:
     def _same_run(self, run: int) -> None:
         _allow(run == self._run, "another run")
 
-    def forget_reply(self, mail: Mail) -> str:
-        """Drop a reply that was begun, so that the site can send it again; returns its message id."""
-        reply, mail.reply, mail.session = mail.reply, "", ""
+    def forget_reply(self, mail: Mail) -> None:
+        """Drop a reply that was begun, so that the site can send it again."""
+        mail.reply, mail.session = "", ""
         mail.wanted, mail.tree, mail.received, mail.moved = set(), (), 0, 0.0
-        return reply
 
 
 def _allow(fits: bool, otherwise: str) -> None:

@@ -6,14 +6,18 @@ travels as a ``ConfigRecord`` and the payload as an ``Array`` in chunks::
     Message ── RecordDict ─┬─ "head": ConfigRecord {"head": bytes}
                            └─ "flat": ArrayRecord {"flat": Array ── ArrayChunk …}
 
-Flower names an object by the SHA-256 of its content, so all sites' orders share one payload in the provider's
-memory. Whatever comes in is read by :func:`read` alone: it knows these types, bounds every size before it joins
-anything, and accepts only the one tree that :func:`content` would have made of the same bytes. The metadata
-inside a message object can differ from the header that was checked, and is never looked at.
+Flower names an object by the SHA-256 of its content, so all sites' orders share the chunks of one payload in the
+provider's memory. All other objects bear the digest of the head, which is signed: nobody but the sender can know
+their names before they arrive, and register something else under them.
+
+Whatever comes in is read by :func:`read` alone: it knows these types, bounds every size before it joins anything,
+and accepts only the one tree that :func:`content` would have made of the same bytes. The metadata inside a message
+object can differ from the header that was checked, and is never looked at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 
@@ -22,6 +26,7 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content, iterate_object_tree
+from google.protobuf.message import DecodeError
 
 from fedser.errors import WireError
 
@@ -34,7 +39,8 @@ _HINT = "Ask the other side which version of fedser it runs; if they agree, trea
 def content(data: bytes) -> RecordDict:
     """A message's bytes as Flower's records."""
     head = min(8 + int.from_bytes(data[:8], "little"), len(data))
-    array = Array(dtype="uint8", shape=(len(data) - head,), stype="fedser", data=data[head:])
+    name = hashlib.sha256(data[:head]).hexdigest()
+    array = Array(dtype="uint8", shape=(len(data) - head,), stype=name, data=data[head:])
     return RecordDict({"head": ConfigRecord({"head": data[:head]}), "flat": ArrayRecord({"flat": array})})
 
 
@@ -86,7 +92,7 @@ def read(root: str, contents: Mapping[str, bytes], limit: int) -> bytes:
         faithful = content(data).object_id == record
     except WireError:
         raise
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError):
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, DecodeError):
         faithful = False
     if not faithful:
         raise WireError("The message's objects are not those of one message.", _HINT)

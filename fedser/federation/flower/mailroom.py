@@ -189,7 +189,8 @@ class Mailroom:
     def lay(self, mail: Mail) -> None:
         """Lay an order ready for its site, the first time or again; what came of a reply is dropped."""
         if mail.reply:
-            self._store.delete(self.binding.forget_reply(mail))
+            self._drop(mail.tree)
+            self.binding.forget_reply(mail)
         self._state.delete_messages({mail.message_id})
         mail.delivered, mail.message.metadata.delivered_at = 0.0, ""
         session = self._state.start_session(self._run)
@@ -225,6 +226,7 @@ class Mailroom:
                             continue
                         mail.lost = self._silence(mail, begin)
                         if mail.lost:
+                            self.binding.open.pop(mail.node)  # what comes of it from now on is too late
                             return mail
                         if mail.session and time.monotonic() - mail.moved > _STALLED:
                             self.lay(mail)  # others may push meanwhile, and its site may begin again
@@ -247,14 +249,18 @@ class Mailroom:
         with self.binding.lock:
             self.binding.open.pop(mail.node, None)
         self._state.delete_messages({mail.message_id})
-        for root in (mail.message_id, mail.reply):
-            self._store.delete(root)
+        self._drop((mail.message_id, *mail.tree))
         if mail.lost:
             return Silence(mail.lost)
         try:
             return letter.read(mail.reply, contents, self.largest)
         except WireError as error:
             return Silence(str(error))
+
+    def _drop(self, ids: Iterable[str]) -> None:
+        """Let go of objects that nothing else needs: each of a tree, since a tree may lie about what hangs together."""
+        for object_id in ids:
+            self._store.delete(object_id)
 
     def _keep_run_alive(self) -> None:
         while not self.closed.wait(_RUN_HEARTBEAT):
