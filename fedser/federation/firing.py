@@ -8,12 +8,16 @@ same paper's bins are such pairs: equal weights, and biases on a grid.
 Both are counted, over the site's own utterances, after each ReLU: units that fire for some utterances but fewer than
 max(2, ``share`` · N), and units whose set of utterances differs from another unit's (or from none) by that few.
 Honest models have such units too, the more the fewer utterances there are, so a site compares with the signed
-bundle's own count on the same data, and gives a margin. Over 20,000 layers of orders in honest federations (ECAN,
+bundle's own count on the same data, and gives a margin. Over 30,000 layers of orders in honest federations (ECAN,
 SHOT and AaD, ten rounds, default and trained bundles, layers that stay adapted by the site; sites of 8 to 294
-utterances of EmoDB, EMOVO, RAVDESS and URDU) the first share was at most 0.8 points of 100 above the bundle's. The
-second was at most 19.5 points above it at sites of up to 32 utterances, 10.5 up to 48, 4.7 up to 64, 2.0 up to 100
-and 0.8 beyond. Hence margins of 2 points, and of 25 points at up to 32 utterances, less by 32/N beyond; bins over a
-whole layer make every unit one of a pair.
+utterances of EmoDB, EMOVO, RAVDESS and URDU) the first share was at most 0.8 points of 100 above the bundle's, and
+none from 16 utterances on. The second was at most 19.5 points above it at up to 32 utterances, 10.5 at up to 48,
+4.7 at up to 64, 2.0 at up to 100 and 0.8 beyond. Hence margins of 2 and of 25 points at up to 32 utterances; beyond,
+the first times 32/N and the second times (32/N)².
+
+Bins over a whole layer of the default bundle, within the radius, were noticed at each of 53 sites of 18 to 168
+utterances (at 16 of 18 sites of 8 to 80), bins in a quarter of its units at 51, in a tenth at 15: a server that is
+content with few utterances gets them.
 
 What it does not see: fewer trap units than the margins, sums of more than two units, and softmax outputs that
 saturate for all utterances but a few. Below eight utterances it cannot tell and says nothing.
@@ -32,7 +36,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 FEWEST = 8  # utterances below which every unit fires for a few
-STEADY = 32  # utterances beyond which honest pairs become rarer
+STEADY = 32  # utterances beyond which the margins shrink, as such units become rarer
 SLACK = (2, 4)  # units of either kind above the bundle's that a small layer may always have
 _ROWS = 256  # utterances of one pass
 _UNITS = 1024  # units of one block of pairs
@@ -66,10 +70,10 @@ def suspicious(found: Sequence[Layer], signed: Sequence[Layer], utterances: int,
         found: counts of the model that came.
         signed: counts of the bundle's own model on the same utterances.
         utterances: N, on which both were counted.
-        alone, pairs: margins of either kind, as shares of the layer's units; that of the pairs at ``STEADY``
-            utterances or fewer, and less by ``STEADY`` / N beyond.
+        alone, pairs: margins of either kind, as shares of the layer's units, at ``STEADY`` utterances or fewer.
     """
-    pairs *= min(1.0, STEADY / utterances)
+    alone *= min(1.0, STEADY / utterances)
+    pairs *= min(1.0, STEADY / utterances) ** 2
     return any(
         layer.alone > own.alone + max(SLACK[0], alone * layer.units)
         or layer.pairs > own.pairs + max(SLACK[1], pairs * layer.units)

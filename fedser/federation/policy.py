@@ -42,12 +42,12 @@ class Policy(Settings):
         encodings: number formats in which updates may leave: 4 bytes a value (``f32``), 2 (``f16``) or 1 (``i8``).
         radius: how far inbound weights may lie from the signed bundle's, layer by layer: at most ``radius``
             times the layer's own norm (at least 0.1 times the square root of its size).
-        trap_few: inbound weights are run on the site's utterances; fewer of them than this share (and than 2) are a
+        trap_few: inbound weights are run on the site's utterances; fewer than 2 of them, or than this share, are a
             few. Units that single out a few utterances write these into the update.
         trap_alone: how many more units of a hidden layer than the signed bundle's may fire for a few utterances
-            alone, as a share of the layer.
-        trap_pairs: how many more may fire for the same utterances as another unit but a few; at sites of more than
-            32 utterances this margin shrinks by 32 / N.
+            alone, as a share of the layer; at sites of N > 32 utterances times 32 / N.
+        trap_pairs: how many more may fire for the same utterances as another unit but a few; at sites of
+            N > 32 utterances times (32 / N)².
         leave: which tensors may leave: ``all`` adaptable ones, ``all_but_first`` layer (whose updates carry
             the inputs), the ``head`` alone, or ``none``.
         own_layers: what training does to layers that do not travel: ``adapt`` them to this site (no order can

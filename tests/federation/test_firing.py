@@ -136,7 +136,8 @@ def test_a_bundle_with_rare_units_of_its_own_is_no_trap(lab: Any) -> None:
 
 
 def test_the_margins_are_the_sites_own(lab: Any) -> None:
-    data = wide()
+    data = wide(32)
+    assert isinstance(ask(lab, data, trapped(data, 1, "bins")), Refusal)
     loose = Policy(trap_alone=1.0, trap_pairs=2.0)
     assert isinstance(ask(lab, data, trapped(data, 1, "bins"), loose), Update)
 
