@@ -47,7 +47,7 @@ class Place:
                 process.wait()
 
     def wait_for(self, site: str, status: str) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             sites = json.loads((self.folder / "provider" / "sites.json").read_text())["sites"]
             if any((entry["name"], entry["status"]) == (site, status) for entry in sites):
@@ -66,16 +66,16 @@ def test_renewals_lose_neither_a_running_site_nor_an_open_invitation(tmp_path: P
         place.call("fedser_server", "invite", site, "--out", f"{site}.invite", *state, *where)
 
     def join(site: str) -> tuple[str, ...]:
-        return ("fedser_client", "join", f"{site}.invite", "--data", str(speech), "--state", site, "--patience", "30")
+        return ("fedser_client", "join", f"{site}.invite", "--data", str(speech), "--state", site, "--patience", "120")
 
     with place.running("first.log", *start) as first, place.running("a.log", *join("site-a")) as running_site:
         place.wait_for("site-a", "enrolled")
         place.call("fedser_server", "stop", *state)
-        assert first.wait(timeout=30) == 143
+        assert first.wait(timeout=60) == 143
         place.call("fedser_server", "renew", "order-key", *state)
         place.call("fedser_server", "renew", "ca", *state)
         with place.running("second.log", *start) as second, place.running("b.log", *join("site-b")) as late_site:
-            codes = [process.wait(timeout=90) for process in (second, running_site, late_site)]
+            codes = [process.wait(timeout=240) for process in (second, running_site, late_site)]
     logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(tmp_path.glob("*.log")))
     assert codes == [0, 0, 0], logs
     assert {entry["status"] for entry in place.call("fedser_server", "sites", *state)["sites"]} == {"enrolled"}
