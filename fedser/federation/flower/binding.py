@@ -12,7 +12,7 @@ pull object               the object belongs to the caller's open order
 confirm                   it names the caller's open order
 push messages             one message with one tree; from the caller, to the provider, in the current run,
                           answering the caller's open order; nothing inside the header; a tree no larger than
-                          a letter; no other reply of the caller is on its way
+                          a letter, without another site's message; no other reply of the caller is on its way
 push object               it belongs to the caller's own reply, in its session, within the caller's quota
 ========================  =================================================================================
 """
@@ -166,6 +166,8 @@ class Binding:
             ids = letter.tree_ids(tree, letter.most_objects(self._largest))
         except WireError as error:
             raise NotAllowedError(str(error)) from None
+        others = {name for m in self.open.values() if m is not mail for name in (m.message_id, m.reply)}
+        _allow(others.isdisjoint(ids), "the tree names another site's message")
         mail.reply, mail.tree = tree.object_id, tuple(dict.fromkeys(ids))
 
     def _check_object(self, mail: Mail | None, request: PushObjectRequest) -> None:

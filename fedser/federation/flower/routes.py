@@ -73,6 +73,7 @@ class Routes:
             middleware=[
                 Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
                 Middleware(ProtobufTranslationMiddleware),
+                Middleware(BaseHTTPMiddleware, dispatch=self._witness),
                 Middleware(NodeAuthMiddleware),
                 Middleware(BaseHTTPMiddleware, dispatch=self._bind),
             ],
@@ -81,6 +82,16 @@ class Routes:
         self.app.state.enable_supernode_auth = True
         wanted = {PREFIX + name for name in ROUTES}
         self.app.router.routes.extend(r for r in fleet_router.routes if getattr(r, "path", "") in wanted)
+
+    async def _witness(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Record whom Flower's node authentication turns away: a site that speaks in another's name."""
+        try:
+            return await call_next(request)
+        except HTTPException as error:
+            if error.status_code == 401:
+                site = request.scope.get("state", {}).get("site", "unknown")
+                self._record({"event": "refused", "site": site, "route": request.url.path, "why": error.detail})
+            raise
 
     async def _bind(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Hold an authenticated request against its sender's mail."""
@@ -91,7 +102,7 @@ class Routes:
             if not self._room.returned(message.public_key):
                 raise HTTPException(401, "unknown node")
             return await call_next(request)
-        node = message.node.node_id if hasattr(message, "node") else message.node_id
+        node = message.node.node_id if hasattr(message, "node") else getattr(message, "node_id", 0)
         site = self._room.site_of(node)
         if site is None:
             raise HTTPException(401, "unknown node")
