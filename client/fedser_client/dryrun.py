@@ -8,6 +8,7 @@ from typing import Any
 
 from fedser.bundle import Bundle
 from fedser.evaluate.view_left import size
+from fedser.federation.compress import DTYPES
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Scalars
 from fedser_client.data import SiteData
@@ -21,7 +22,6 @@ NEVER = (
     "file names, speakers, the number of utterances of a class, and the exact number of utterances",
     "run times, error texts and this policy",
 )
-_BYTES = 4  # of a float32 value; an order may ask for fewer
 
 
 def describe(
@@ -37,10 +37,11 @@ def describe(
         settings: whom the site joins.
         rounds: as the provider tells; 0 where it only publishes.
     """
-    parameters = {name: p for name, p in data.local.model.named_parameters() if name in bundle.header.adaptable}
+    parameters = dict(data.local.model.named_parameters())
     allowed = policy.may_leave(parameters, data.local.model.first_layer()) if rounds else frozenset()
+    width = max(DTYPES[encoding].itemsize for encoding in policy.encodings)  # of a value, in the widest format
     tensors = [
-        {"name": name, "shape": list(p.shape), "bytes": _BYTES * p.numel()}
+        {"name": name, "shape": list(p.shape), "bytes": width * p.numel()}
         for name, p in parameters.items()
         if name in allowed
     ]
@@ -53,7 +54,9 @@ def describe(
         "rounds": rounds,
         "leaves": {
             "tensors": tensors,
-            "bytes_an_update": sum(_BYTES * parameters[name].numel() for name in parameters.keys() & allowed),
+            "bytes_an_update": sum(width * parameters[name].numel() for name in parameters.keys() & allowed),
+            "values_at_most": policy.values_max,
+            "encodings": list(policy.encodings),
             "largest_norm": policy.clip,
             "utterances": policy.coarse(count) if rounds else None,
             "scalars": [field.name for field in fields(Scalars)] if policy.scalars and rounds else [],
@@ -64,6 +67,8 @@ def describe(
         "kept_here": {"utterances": count, "speakers": data.local.speakers, "set_aside": _set_aside(data)},
         "takes_part": count >= policy.utterances_min and data.local.speakers >= policy.speakers_min,
         "policy": str(place),
+        "methods": None if policy.methods is None else list(policy.methods),
+        "hours": policy.hours,
         "sent": "one GET of the published bundle",
     }
 
@@ -86,9 +91,11 @@ def text(told: dict[str, Any]) -> str:
         ]
         lines += [
             f"  the changes of these tensors, {size(leaves['bytes_an_update'])} in all, of an L2 norm of at most "
-            f"{leaves['largest_norm']:g}",
+            f"{leaves['largest_norm']:g}, as {' or '.join(leaves['encodings'])}",
             f"  number of utterances: {f'about {count}' if (count := leaves['utterances']) else 'does not leave'}",
             f"  figures: {', '.join(leaves['scalars']) or 'none leave'}",
+            f"by {'any installed method' if told['methods'] is None else ' or '.join(told['methods'])}, "
+            f"{'at all hours' if told['hours'] is None else 'at ' + told['hours'] + ' o’clock'}",
             f"and once, at enrolment: {', '.join(leaves['at_enrolment'])}",
         ]
         if not leaves["tensors"]:

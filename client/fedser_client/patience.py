@@ -46,7 +46,7 @@ class Patience:
         now = self._clock()
         if self._since is None:
             self._since, self._delay = now, SHORTEST
-            console.say(f"{error} Trying again until it answers.")
+            console.say(f"{str(error).rstrip('.')}. Trying again until it answers.")
         pause = self._delay * self._random.uniform(0.5, 1.0)  # sites that lost one provider come back spread out
         if self.limit is not None and now - self._since + pause > self.limit:
             raise error

@@ -76,6 +76,7 @@ def test_a_changed_line_ends_the_audit_with_exit_code_31(client: Any, logged: An
 
 
 def test_status_of_a_stopped_site(logged: Any) -> None:
+    logged.remember(logged.settings().model_copy(update={"rounds": 5}))
     logged.tell(phase="waiting", orders=1, refusals=1, bytes=2000, round=1)
     told = json.loads(call("status", "--state", logged.path, "--format", "json").stdout)
     assert (told["phase"], told["running"], told["round"], told["enrolled"]) == ("stopped", None, 1, False)

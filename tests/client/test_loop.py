@@ -124,7 +124,7 @@ class World:
         model = self.data.local.model
         self.start = pack(dict(model.named_parameters()), self.provider.plan.layout)
 
-    def make(self, transport: Any, key: SigningKey | None = None) -> Provider:
+    def make(self, transport: Any, key: SigningKey | None = None, **changes: Any) -> Provider:
         layout = travelling(self.data.local.model, make("ecan", {}), Policy())
         plan = Plan(
             study="study",
@@ -136,6 +136,7 @@ class World:
             rounds=3,
             personal_steps=2,
             quorum=0,
+            **changes,
         )
         return Provider(plan, key or self.order_key, transport, (average(), apply_update()))
 
@@ -372,3 +373,11 @@ def test_an_order_of_a_stranger_is_refused(world: World, tmp_path: Path) -> None
     world.serve()
     assert not world.rounds().run(once=True)
     assert world.provider.refusals[0].code == "MALFORMED"
+
+
+def test_an_expired_order_hints_at_the_clock(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.provider = world.make(world.post, lifetime=-60)
+    world.serve()
+    assert not world.rounds().run(once=True)
+    assert world.provider.refusals[0].code == "EXPIRED"
+    assert "clock" in capsys.readouterr().err

@@ -127,13 +127,17 @@ def test_a_dry_run_tells_what_would_leave_and_sends_one_get(
 def test_a_dry_run_follows_the_policy(desk: Any, invitation: Path, recordings: Path, tmp_path: Path) -> None:
     desk.rounds = 5
     policy = tmp_path / "policy.yaml"
-    policy.write_text("leave: head\ncounts: false\nscalars: false\nclip: 3.5\nrounds: 9\nspeakers_min: 3\n")
+    policy.write_text(
+        "leave: head\ncounts: false\nscalars: false\nclip: 3.5\nrounds: 9\nspeakers_min: 3\nencodings: [f16, i8]\n"
+    )
     told = joined(invitation, recordings, tmp_path / "state", dry_run=True, policy=policy)
     leaves = told["leaves"]
     assert leaves["tensors"]
     assert all(tensor["name"].startswith("head.") for tensor in leaves["tensors"])
     assert (leaves["utterances"], leaves["scalars"], leaves["largest_norm"]) == (None, [], 3.5)
     assert leaves["orders_at_most"] == 9
+    for tensor in leaves["tensors"]:
+        assert tensor["bytes"] == 2 * torch.zeros(tensor["shape"]).numel()  # the widest format that may leave
     assert not told["takes_part"]
     assert not (tmp_path / "state" / "policy.yaml").exists()
     assert SiteFolder.open(tmp_path / "state").settings().policy == policy.resolve()
@@ -274,6 +278,8 @@ class Study:
     reply_key: str = ""
     thread: threading.Thread | None = None
     refusals: list[Any] = field(default_factory=list)
+    problem: str = ""
+    records: list[Any] = field(default_factory=list)
     enrolled: threading.Event = field(default_factory=threading.Event)
 
     def bundle(self) -> bundles.Bundle:
@@ -296,7 +302,11 @@ class Study:
         plan = self.plan(public)
         provider = Provider(plan, self.order_key, transport, (average(), apply_update()))
         start = pack(dict(self.bundle().classifier().named_parameters()), plan.layout)
-        provider.run(start)
+        try:
+            provider.run(start)
+        except Exception as error:
+            self.problem = repr(error)
+            raise
         self.refusals = provider.refusals
 
     async def enrol(self, request: Request) -> Response:
@@ -319,13 +329,14 @@ def study(desk: Any, running: Any, certificate: Any, order_key: Any, signed: Any
     from fedser.federation.flower.routes import PREFIX, Routes
 
     room = Mailroom(1 << 22, deadline=60)
-    fleet, own = Routes(room, hold=1.0).app, desk.app()
+    records: list[Any] = []
+    fleet, own = Routes(room, hold=1.0, record=records.append).app, desk.app()
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
         await (fleet if scope["path"].startswith(PREFIX) else own)(scope, receive, send)
 
     with running(both, *certificate) as address:
-        made = Study(desk, address, room, order_key, signed)
+        made = Study(desk, address, room, order_key, signed, records=records)
         desk.rounds, desk.enrol = 3, made.enrol
         yield made
         room.close()
@@ -413,13 +424,13 @@ def test_a_stopped_site_takes_up_its_rounds(
 ) -> None:
     state = tmp_path / "state"
     first = client("join", invited, "--data", recordings, "--state", state, "--device", "cpu")
-    told = ""
-    for line in first.stderr:
-        told += line
-        if line.startswith("round 1"):
-            break
+    late = threading.Timer(40, first.kill)  # no test waits for ever
+    late.start()
+    told = next((line for line in first.stderr if line.startswith("round 1")), "nothing")
     first.send_signal(sign)
     first.communicate(timeout=60)
+    late.cancel()
+    assert told != "nothing", (study.problem, study.records)
     assert first.returncode == (143 if sign == signal.SIGTERM else -9)
     second = client("run", "--state", state)
     _, err = second.communicate(timeout=120)

@@ -27,7 +27,7 @@ def status(
         "finished": settings.finished,
         "running": pid,
         "phase": told.get("phase", "joined") if pid else ("finished" if settings.finished else "stopped"),
-        "round": told.get("round", 0),
+        "round": min(told.get("round", 0), settings.rounds or 0),
         "rounds": settings.rounds,
         **{name: told.get(name, 0) for name in ("orders", "refusals", "bytes")},
         "last": told.get("last"),
