@@ -35,7 +35,8 @@ def prepare(home: Path) -> None:
             f"flwr {found} is installed; this release of fedser speaks with {SUPPORTED}x.",
             f"Run: pip install 'flwr=={SUPPORTED}*'",
         )
-    if "flwr" in sys.modules and any(os.environ.get(name) != value for name, value in SWITCHES.items()):
+    told = sys.modules.get("flwr.supercore.telemetry")  # it keeps what it read at its import
+    if told is not None and getattr(told, "FLWR_TELEMETRY_ENABLED", "1") != "0":
         raise DependencyError(
             "Flower was imported before its telemetry was switched off.",
             "Import fedser's nodes before flwr, or set FLWR_TELEMETRY_ENABLED=0 for the whole process.",
