@@ -96,6 +96,7 @@ class Rounds:
         self._online = online
         self._start = pack(dict(bundle.classifier().named_parameters()), plan.layout)
         self._heard: list[Answered | Refused] = []
+        self._finished: set[str] = set()  # that answered the order to finish
         self._answers: dict[str, Any] = {}  # what each site said in this round, for the status
         self._provider = Provider(
             plan,
@@ -154,6 +155,7 @@ class Rounds:
         """Send the last order to all that have not answered it yet."""
         self._take_roster()
         left = [site for site in self._provider.plan.sites if site not in finished]
+        self._finished = set(finished)
         self._journal.tell(phase="finish", answers={}, finished=sorted(finished))
         self._forget()
         begin = time.monotonic()
@@ -201,6 +203,9 @@ class Rounds:
         if isinstance(event, Answered):
             told: dict[str, Any] = {"seconds": round(event.seconds, 3), "bytes": event.bytes}
             self._journal.record({"event": "answered", "round": event.round, "site": event.site, **told})
+            if event.round > self._provider.plan.rounds:  # it ends now: a restarted node must not wait for it
+                self._finished.add(event.site)
+                self._journal.tell(finished=sorted(self._finished))
         else:
             told = {"refused": event.code}
             self._journal.record({"event": "no update", "round": event.round, "site": event.site, "why": event.code})
