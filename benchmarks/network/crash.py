@@ -4,8 +4,9 @@ Real nodes over TLS on loopback: the packaged bundle and three small sites (12 r
 corpora are there, else of synthetic speech). A kill waits for its round, then for its seeded delay; kills of one run
 may meet a node that is just starting again. Ends with 1 when, in any run, the joint tensors or a personal model are
 not bit-identical to those of the run without kills, a site's audit log has two updates for one round and attempt or
-a broken chain, or a node needs more than 15 s until it is back at work: a site when it waits for orders or works on
-one, a provider when its orders are out. Each run is kept: the script goes on where it was stopped::
+a broken chain, or a node needs more than 15 s until it is back at work: it serves, or waits for orders. Where no
+other node was down meanwhile, a provider's orders must be out by then too. Each run is kept: the script goes on where
+it was stopped::
 
     python benchmarks/network/crash.py --out out/crash [--kills 60] [--seed 0] [--corpora DIR] [--quick]
 """
@@ -37,7 +38,8 @@ ROUNDS = 5
 LIMIT = 15.0  # seconds until a node is back at work
 SETTINGS = (f"rounds={ROUNDS}", "schedule.steps=40", "schedule.batch_size=16", "seed=3")
 PAIRS = (("f1", "m1"), ("f2", "m2"), ("f3", "m3"))
-AT_WORK = {"provider": ("round", "finish", "done"), "site": ("waiting", "working", "finished")}
+ORDERING = ("round", "finish", "done")
+AT_WORK = {"provider": ("waiting", *ORDERING), "site": ("waiting", "working", "finished")}
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Kill:
     at: str = ""  # what the provider was doing
     began: float = 0.0  # Unix time of the new start
     back: float | None = None  # seconds from it until the node is at work
+    orders: float | None = None  # until a provider's orders are out
     note: str = ""
 
 
@@ -75,15 +78,17 @@ def main() -> int:
         broken += [f"run {number}: {line}" for line in found["broken"]]
         outcome = "; ".join(found["broken"]) or "as without kills"
         say(f"run {number}: {len(found['kills'])} kills, {found['seconds']:.0f} s, {outcome}")
-    columns = ("run", "victim", "after round began", "provider was", "back at work after s", "note")
-    rows = [
-        (k["run"], k["victim"], f"{k['round']} + {k['delay']:.2f} s", k["at"], _seconds(k), k["note"]) for k in kills
-    ]
+    columns = ("run", "victim", "after round began", "provider was", "back after s", "orders out after s", "note")
+    rows = []
+    for kill in kills:
+        moment = f"{kill['round']} + {kill['delay']:.2f} s"
+        took = (_seconds(kill["back"]), _seconds(kill["orders"]))
+        rows.append((kill["run"], kill["victim"], moment, kill["at"], *took, kill["note"]))
     table(columns, rows)
-    took = sorted(kill["back"] for kill in kills if kill["back"] is not None)
+    back = sorted(kill["back"] for kill in kills if kill["back"] is not None)
     victims = dict(Counter(kill["victim"] for kill in kills))
     say(f"{len(kills)} kills: {victims}; run without kills {calm['seconds']:.0f} s")
-    say(f"back at work after {took[len(took) // 2]:.1f} s (median), {took[-1]:.1f} s (longest)")
+    say(f"back at work after {back[len(back) // 2]:.1f} s (median), {back[-1]:.1f} s (longest)")
     for line in broken:
         say(f"VIOLATION {line}")
     results.write(violations=broken)
@@ -121,25 +126,27 @@ class Watch:
             if self.study.processes.kill(kill.victim):
                 self._again(kill, f"{phase} {number}")
         for other in self.done:
-            if other.back is None and not other.note and self._at_work(other):
+            own = AT_WORK["provider" if other.victim == "provider" else "site"]
+            if other.back is None and not other.note and self._told(other, own):
                 other.back = time.time() - other.began
+            if other.orders is None and not other.note and other.victim == "provider" and self._told(other, ORDERING):
+                other.orders = time.time() - other.began
 
     def _again(self, kill: Kill, at: str) -> None:
         for other in self.done:
-            if other.victim == kill.victim and other.back is None:
-                other.note = "killed again before it was at work"
+            if other.victim == kill.victim and (other.back is None or other.orders is None):
+                other.note = "killed again soon"
         kill.at, kill.began = at, time.time()
         self.study.again(kill.victim)
         self.done.append(kill)
 
-    def _at_work(self, kill: Kill) -> bool:
-        """Whether a node that was started again told so, or has ended well."""
+    def _told(self, kill: Kill, phases: tuple[str, ...]) -> bool:
+        """Whether a node that was started again told of one of these phases, or has ended well."""
         code = self.study.processes.running[kill.victim].poll()
         if code is not None:
             kill.note = "" if code == 0 else f"ended with code {code}"
             return code == 0
-        folder = self.study.folder / kill.victim
-        path, phases = folder / "status.json", AT_WORK["provider" if kill.victim == "provider" else "site"]
+        path = self.study.folder / kill.victim / "status.json"
         return path.stat().st_mtime > kill.began and _json(path).get("phase") in phases
 
     @property
@@ -171,6 +178,7 @@ def run(out: Path, sites: Mapping[str, Path], plan: list[Kill]) -> dict[str, Any
         study.finish(1)
     broken = [f"{kill.victim} {kill.note}" for kill in watch.done if kill.note.startswith("ended")]
     broken += [f"{k.victim} was back after {k.back:.1f} s" for k in watch.done if k.back is not None and k.back > LIMIT]
+    broken += [f"its orders were out after {k.orders:.1f} s" for k in watch.done if _late(k, watch.done)]
     broken += _compare(out, study) + _twice(study)
     return {"kills": [vars(kill) for kill in watch.done], "broken": broken, "seconds": time.monotonic() - begin}
 
@@ -207,8 +215,16 @@ def _twice(study: Study) -> list[str]:
     return broken
 
 
-def _seconds(kill: Mapping[str, Any]) -> str:
-    return "-" if kill["back"] is None else f"{kill['back']:.1f}"
+def _late(kill: Kill, others: list[Kill]) -> bool:
+    """Whether a provider's orders were late, though no site was down meanwhile."""
+    if kill.orders is None or kill.orders <= LIMIT:
+        return False
+    end = kill.began + kill.orders
+    return not any(kill.began - LIMIT < other.began < end for other in others if other is not kill)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _json(path: Path) -> dict[str, Any]:
