@@ -19,13 +19,15 @@ from fedser_server.tls import LiveContext
 HANDSHAKE = 10.0  # seconds
 HEADERS = 10.0  # seconds from a connection, or from a request's first byte, to the end of its headers
 IDLE = 30  # seconds between two requests of a connection
+STALLED = 60.0  # seconds in which a reader takes nothing of an answer that waits
 CONNECTIONS = 4096  # at a time
 
 
 class ImpatientProtocol(H11Protocol):
-    """Cuts a connection that is slow to say what it wants; uvicorn waits for ever."""
+    """Cuts a connection that is slow to say what it wants, or to take its answer; uvicorn waits for ever."""
 
     _clock: asyncio.TimerHandle | None = None
+    _full: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection begins: its first request's headers are waited for."""
@@ -43,7 +45,24 @@ class ImpatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ends."""
         self._stop()
+        self._flows()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What is to be sent piles up: the other side does not read."""
+        super().pause_writing()
+        self._flows()
+        self._full = asyncio.get_running_loop().call_later(STALLED, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._flows()
+        super().resume_writing()
+
+    def _flows(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
 
     def _between(self) -> bool:
         """Whether no request is being answered."""
