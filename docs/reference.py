@@ -113,7 +113,7 @@ def _parameter(parameter: click.Parameter) -> str:
 
 
 def _leaves_of(kind: type) -> list[type]:
-    below = kind.__subclasses__()
+    below = [child for child in kind.__subclasses__() if child.__module__ == kind.__module__]
     return [leaf for child in below for leaf in _leaves_of(child)] if below else [kind]
 
 

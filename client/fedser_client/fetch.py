@@ -17,7 +17,9 @@ from fedser.bundle import Bundle
 from fedser.bundle.format import MAX_BYTES, default_path, default_signer, signature_path
 from fedser.errors import EnrolmentError, FedserError, OutputError, RollbackError, SignatureError, StateError
 from fedser.federation.schema import PROTOCOL
+from fedser.federation.trust import check_vouch
 from fedser.files import write_text
+from fedser_client.chain import refresh
 from fedser_client.http import Routes
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
@@ -41,6 +43,8 @@ class _Offer:
     digest: str
     signature: str
     rounds: int
+    signer: str = ""
+    vouch: str = ""
 
 
 def fetch(routes: Routes, folder: SiteFolder, settings: SiteSettings) -> Published:
@@ -58,6 +62,7 @@ def fetch(routes: Routes, folder: SiteFolder, settings: SiteSettings) -> Publish
     for damaged in (False, True):  # a body that does not have its digest is fetched once more, from the start
         offer, same = routes.patiently(lambda: _receive(routes, folder, path))
         part = _part(folder, offer.digest)
+        settings = _vouched(routes, folder, settings, offer)
         if same:
             return Published(_open(path, settings), offer.rounds)
         if _digest(part) == offer.digest:
@@ -75,6 +80,24 @@ def fetch(routes: Routes, folder: SiteFolder, settings: SiteSettings) -> Publish
             "Ask for an invitation to the new study, and join with another --state.",
         )
     return Published(_install(part, offer, path, settings), offer.rounds)
+
+
+def _vouched(routes: Routes, folder: SiteFolder, settings: SiteSettings, offer: _Offer) -> SiteSettings:
+    """Settings with the bundle's signer: where the invitation names none, the first one the order key vouches for.
+
+    Raises:
+        SignatureError: it vouches for none.
+    """
+    if settings.bundle_key is not None or offer.digest == _digest(default_path()):
+        return settings
+    if not re.fullmatch(r"[0-9a-f]{64}", offer.signer):
+        raise routes.strange("it names no signer of the bundle, and the invitation names none")
+    try:
+        check_vouch(settings.trusted_key or settings.order_key, settings.study, offer.signer, offer.vouch)
+    except SignatureError:  # the order key may have been renewed since the invitation
+        settings = refresh(routes, folder, settings)
+        check_vouch(settings.trusted_key or settings.order_key, settings.study, offer.signer, offer.vouch)
+    return folder.remember(settings.model_copy(update={"bundle_key": offer.signer}))
 
 
 def stored(folder: SiteFolder, settings: SiteSettings) -> Bundle:
@@ -133,7 +156,8 @@ def _offer(routes: Routes, headers: Mapping[str, str]) -> _Offer:
     for name, form in _FORMS.items():
         if not re.fullmatch(form, headers.get(name, "")):
             raise routes.strange(f"the bundle comes without a proper header {name}")
-    return _Offer(headers["fedser-digest"], headers["fedser-signature"], int(headers["fedser-rounds"]))
+    word = (headers.get("fedser-signer", ""), headers.get("fedser-vouch", ""))
+    return _Offer(headers["fedser-digest"], headers["fedser-signature"], int(headers["fedser-rounds"]), *word)
 
 
 def _append(routes: Routes, response: httpx.Response, part: Path, size: int) -> None:
@@ -185,8 +209,8 @@ def _open(path: Path, settings: SiteSettings) -> Bundle:
     return bundles.read(path, signer=signer, accepted_version=settings.bundle_version)
 
 
-def _signer(digest: str, settings: SiteSettings) -> str:
-    """The invitation's key; for the very bundle that is packaged with fedser, the packaged key."""
+def _signer(digest: str, settings: SiteSettings) -> str | None:
+    """The invitation's key, or the one that was vouched for; the packaged key for the packaged bundle."""
     return default_signer() if digest == _digest(default_path()) else settings.bundle_key
 
 

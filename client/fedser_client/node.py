@@ -92,6 +92,7 @@ class Node:
             return Published(stored(self.folder, settings), settings.rounds)
         with self._routes() as routes:
             published = fetch(routes, self.folder, settings)
+        self.settings = settings = self.folder.settings()  # the fetch may have learnt the bundle's signer
         header = published.bundle.header
         if published.rounds and settings.method:
             raise UsageError(

@@ -22,7 +22,7 @@ class SiteSettings(Settings):
         address: ``host:port`` of the provider's node.
         ca: PEM of the certificate authority that the invitation pins.
         order_key: key of the orders that the invitation pins; renewals lead on from it.
-        bundle_key: key that must have signed the bundle.
+        bundle_key: key that must have signed the bundle; None until the order key has vouched for one.
         token: one-time; None once the site is enrolled.
         expires: Unix time, in seconds, of the token.
         data: the recordings.
@@ -45,7 +45,7 @@ class SiteSettings(Settings):
     address: Address
     ca: Annotated[str, Field(max_length=16_384)]
     order_key: Digest
-    bundle_key: Digest
+    bundle_key: Digest | None = None
     token: Annotated[Token | None, Field(repr=False)] = None
     expires: int = 0
     data: Path

@@ -63,7 +63,8 @@ class Invitation(Settings):
         address: ``host:port`` of the provider's node.
         ca: PEM of the certificate authority that the node's certificate must lead to.
         ca_sha256: SHA-256 of that certificate's DER bytes, for comparison by telephone.
-        bundle_key: Ed25519 public key that must have signed the bundle, in hexadecimal.
+        bundle_key: Ed25519 public key that must have signed the bundle, in hexadecimal; None where it was not known
+            yet: then the order key has to vouch for it, and the site keeps to the first one.
         order_key: the one that signs orders, or whose chain of renewals leads to it.
         token: 128 random bits, good for one node key.
         expires: Unix time, in seconds, after which the token enrols nobody.
@@ -76,7 +77,7 @@ class Invitation(Settings):
     address: Address
     ca: Annotated[str, Field(max_length=16_384)]
     ca_sha256: Digest
-    bundle_key: Digest
+    bundle_key: Digest | None = None
     order_key: Digest
     token: Annotated[Token, Field(repr=False)]
     expires: Annotated[int, Field(ge=0, lt=2**53)]

@@ -27,7 +27,7 @@ from fedser_server.publish import BUNDLE, TRUST, routes
 from fedser_server.serving import Serving
 from fedser_server.settings import StudySettings
 from fedser_server.state import State
-from fedser_server.tls import Certificates, LiveContext, own_certificates
+from fedser_server.tls import LiveContext, own_certificates
 
 _ENROL_BYTES = 8192
 _CALLS = 1 << 12  # bytes of a fleet request that carries no object
@@ -46,6 +46,7 @@ class NodeSettings:
         intake: bytes of updates that may lie in memory at a time.
         wait: seconds to wait for the first round's sites; for ever when None.
         certificate, certificate_key, ca: the provider's own certificates; the folder's when None.
+        folder_authority: go back from own certificates to the folder's.
     """
 
     bundle: Path | None = None
@@ -58,6 +59,7 @@ class NodeSettings:
     certificate: Path | None = None
     certificate_key: Path | None = None
     ca: Path | None = None
+    folder_authority: bool = False
 
 
 def start(folder: Path, study: StudySettings, settings: NodeSettings) -> dict[str, Any]:
@@ -75,13 +77,13 @@ def start(folder: Path, study: StudySettings, settings: NodeSettings) -> dict[st
     with state.lock():
         bundle, path = _bundle(state, settings)
         state.remember(bundle_key=bundle.header.signer)
-        live = LiveContext(_certificates(state, settings))
+        live = _certificates(state, settings)
         journal = Journal(state.folder)
         began = time.time()
         journal.tell(phase="starting", study=state.study, bundle=bundle.header.name, started=began)
         try:
             if study.rounds == 0:
-                return _publish(state, path, live, journal, settings)
+                return _publish(state, bundle, path, live, journal, settings)
             return _federate(state, bundle, path, live, journal, study, settings)
         except BaseException as error:
             journal.tell(phase="stopped", why=str(error) or type(error).__name__)
@@ -89,9 +91,11 @@ def start(folder: Path, study: StudySettings, settings: NodeSettings) -> dict[st
             raise
 
 
-def _publish(state: State, bundle: Path, live: LiveContext, journal: Journal, settings: NodeSettings) -> dict[str, Any]:
+def _publish(
+    state: State, bundle: Bundle, path: Path, live: LiveContext, journal: Journal, settings: NodeSettings
+) -> dict[str, Any]:
     """Serve the bundle, and nothing else, until somebody stops the node."""
-    guard = Guard(_own_ways(state, bundle, 0, journal), _nobody, _allowance(), journal.record)
+    guard = Guard(_own_ways(state, path, bundle.header.signer, 0, journal), _nobody, _allowance(), journal.record)
     with Serving(guard, live, settings.host, settings.port) as serving:
         _say_where(settings, serving, "publishes the bundle")
         journal.tell(phase="publishing", port=serving.port)
@@ -118,7 +122,8 @@ def _federate(
     room = Mailroom(4 * values, deadline=study.deadline, patience=study.patience)
     fleet = Routes(room, hold=settings.hold, intake=settings.intake, record=journal.record)
     sites = _Sites(state, room.admit, room.expel)
-    ways = _own_ways(state, path, study.rounds, journal) | _fleet_ways(fleet, 4 * values)
+    own = _own_ways(state, path, bundle.header.signer, study.rounds, journal)
+    ways = own | _fleet_ways(fleet, 4 * values)
     guard = Guard(ways, sites.authenticate, _allowance(), journal.record)
     settled = goes_with(study.science(), bundle.digest)
     checkpoints = Checkpoints(state.folder, state.study, settled)
@@ -136,7 +141,7 @@ def _federate(
         checkpoints=checkpoints,
         journal=journal,
     )
-    with _closing(room.close), Serving(guard, live, settings.host, settings.port) as serving:
+    with Serving(guard, live, settings.host, settings.port) as serving, _closing(room.close):
         _say_where(settings, serving, f"runs the study {state.study}")
         journal.tell(port=serving.port)
         last = runs.run(wait=settings.wait, finished=known)
@@ -145,9 +150,9 @@ def _federate(
     return {"study": state.study, "rounds": plan.rounds, "joint": str(joint), "values": values}
 
 
-def _own_ways(state: State, bundle: Path, rounds: int, journal: Journal) -> dict[str, Way]:
+def _own_ways(state: State, bundle: Path, signer: str, rounds: int, journal: Journal) -> dict[str, Way]:
     """The project's own routes; there is nothing to enrol for where the bundle is only published."""
-    app = Starlette(routes=list(routes(state, bundle, rounds, journal.record)))
+    app = Starlette(routes=list(routes(state, bundle, rounds, journal.record, signer)))
     ways = {BUNDLE: Way("GET", app), TRUST: Way("GET", app)}
     return ways | ({ENROL: Way("POST", app, _ENROL_BYTES)} if rounds else {})
 
@@ -215,45 +220,42 @@ def _bundle(state: State, settings: NodeSettings) -> tuple[Bundle, Path]:
         BundleError: it is none, or damaged.
     """
     path = settings.bundle or format.default_path()
-    if settings.signer is not None:
-        trusted = keys.signer(settings.signer)
-    else:
-        own = keys.public_path(keys.default_path())
-        known = {*state.file.bundle_keys, format.default_signer(), *([keys.signer(str(own))] if own.exists() else [])}
-        trusted = format.peek(path).signer
-        if trusted not in known:
-            raise SignatureError(
-                f"The bundle {path} names a signer that this provider does not know: {trusted[:16]}….",
-                "Name its public key: --signer KEY (64 hexadecimal digits or a .pub file).",
-            )
+    # It is the provider's own file: without a name, the key that it claims is checked, and kept to from then on.
+    trusted = format.peek(path).signer if settings.signer is None else keys.signer(settings.signer)
     bundle = bundles.read(path, signer=trusted)
     invited = state.file.bundle_keys
     if invited and trusted not in invited and trusted != format.default_signer():
         raise SignatureError(
             "The invitations that were written name other keys than this bundle's signer.",
-            f"Start with a bundle of theirs, or invite the sites anew with: --signer {trusted}.",
+            f"Start with a bundle of theirs, or invite the sites anew with --signer {trusted}.",
         )
     return bundle, path
 
 
-def _certificates(state: State, settings: NodeSettings) -> Certificates:
-    """What to serve: the provider's own certificates, or the folder's.
+def _certificates(state: State, settings: NodeSettings) -> LiveContext:
+    """What to serve: the provider's own certificates, or the folder's, which renew themselves.
 
     Raises:
         UsageError: only some of the three files were named.
         ConfigError: they do not belong together, or sites would refuse them.
     """
     given = (settings.certificate, settings.certificate_key, settings.ca)
-    if not any(given):
+    if settings.folder_authority:
         state.use_ca(None)
-        return state.certificates()
+    if not any(given):
+        if state.file.own_ca is not None:
+            raise UsageError(
+                "Sites were invited to trust your own root certificate.",
+                "Give --certificate, --certificate-key and --ca, or go back with --folder-authority.",
+            )
+        return LiveContext(state.certificates(), renew=state.certificates)
     if settings.certificate is None or settings.certificate_key is None or settings.ca is None:
         raise UsageError(
             "Own certificates need all three files.", "Give --certificate, --certificate-key and --ca together."
         )
     found = own_certificates(settings.certificate, settings.certificate_key, settings.ca, state.file.hosts)
     state.use_ca(found.ca)
-    return found
+    return LiveContext(found)
 
 
 def _write_joint(path: Path, tensors: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +20,7 @@ from starlette.routing import Route
 from fedser import files
 from fedser.errors import BundleFormatError, FedserError, SignatureError
 from fedser.federation.schema import PROTOCOL
+from fedser.federation.trust import vouch
 from fedser_server.enrolment import PATH, Enrolment, Record
 from fedser_server.folder import make_private
 from fedser_server.state import State
@@ -36,12 +37,15 @@ class Published:
         digest: SHA-256 of the file, in hexadecimal.
         signature: its owner's, 128 hexadecimal digits.
         rounds: what the study does with it; 0 where it is only published.
+        signer: its owner's key, and ``vouch``, the order key's word for it; both empty where nobody needs them.
     """
 
     path: Path
     digest: str
     signature: str
     rounds: int
+    signer: str = ""
+    vouch: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -53,6 +57,7 @@ class Published:
             "fedser-rounds": str(self.rounds),
             "etag": f'"{self.digest}"',
             "cache-control": "no-cache",
+            **({"fedser-signer": self.signer, "fedser-vouch": self.vouch} if self.signer else {}),
         }
 
 
@@ -80,7 +85,7 @@ def take(state: State, bundle: Path, rounds: int) -> Published:
     return Published(copy, digest, signature, rounds)
 
 
-def routes(state: State, bundle: Path, rounds: int, record: Record) -> list[Route]:
+def routes(state: State, bundle: Path, rounds: int, record: Record, signer: str = "") -> list[Route]:
     """The project's own routes.
 
     Args:
@@ -88,11 +93,15 @@ def routes(state: State, bundle: Path, rounds: int, record: Record) -> list[Rout
         bundle: the ``.safetensors`` file, its signature beside it.
         rounds: of the study; 0 publishes only, and then there is nothing to enrol for.
         record: takes one event (a mapping for JSON) for each enrolment and each refusal.
+        signer: the bundle's, for the order key to vouch for.
 
     Raises:
         BundleFormatError, SignatureError, OutputError: as :func:`take`.
     """
     published = take(state, bundle, rounds)
+    if signer:
+        word = vouch(state.order_key, state.study, signer)
+        published = replace(published, signer=signer, vouch=word)
 
     async def serve_bundle(request: Request) -> Response:
         return _bundle(published, request)

@@ -99,6 +99,8 @@ class Desk:
     rounds: int = 0
     protocol: str = "1"
     chain: str = ""
+    signer: str = ""
+    vouch: str = ""
     bundle: Handler | None = None
     enrol: Handler | None = None
     address: str = ""
@@ -112,6 +114,7 @@ class Desk:
             "fedser-protocol": self.protocol,
             "fedser-rounds": str(self.rounds),
             "etag": f'"{told}"',
+            **({"fedser-signer": self.signer, "fedser-vouch": self.vouch} if self.signer else {}),
         }
 
     def asked(self, path: str) -> list[tuple[str, str, dict[str, str], bytes]]:

@@ -22,6 +22,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response, Stream
 from fedser import bundle as bundles
 from fedser.bundle import keys
 from fedser.errors import ConfigError, EnrolmentError, NetworkError, RollbackError, SignatureError, StateError
+from fedser.federation.trust import vouch
 
 
 def empty(folder: Any) -> bool:
@@ -126,6 +127,30 @@ def test_another_signer_is_refused_before_parsing(
     with pytest.raises(SignatureError):
         fetch(routes, folder, settings)
     assert empty(folder)
+
+
+def test_a_signer_that_the_order_key_vouches_for_is_kept_to(
+    desk: Any, routes: Routes, folder: Any, settings: Any, order_key: Any, signed: Any
+) -> None:
+    open_one = folder.remember(settings.model_copy(update={"bundle_key": None}))
+    with pytest.raises(NetworkError, match="names no signer"):
+        fetch(routes, folder, open_one)
+    stranger = keys.create(folder.file("stranger"))
+    desk.signer = signed.signer
+    for false in ("", "00" * 64, vouch(stranger, "study", signed.signer), vouch(order_key, "other", signed.signer)):
+        desk.vouch = false
+        with pytest.raises(SignatureError):
+            fetch(routes, folder, open_one)
+        assert not folder.file("bundle.safetensors").exists()
+    desk.vouch = vouch(order_key, "study", signed.signer)
+    assert fetch(routes, folder, open_one).bundle.header.signer == signed.signer
+    assert folder.settings().bundle_key == signed.signer
+    # Another signer, though vouched for as well, is too late.
+    desk.signer, desk.vouch = stranger.public_hex, vouch(order_key, "study", stranger.public_hex)
+    desk.signature = stranger.sign(desk.path.read_bytes()).hex()
+    folder.file("bundle.safetensors").unlink()
+    with pytest.raises(SignatureError):
+        fetch(routes, folder, folder.settings())
 
 
 def test_an_older_version_and_another_name_are_refused(desk: Any, routes: Routes, folder: Any, settings: Any) -> None:

@@ -73,19 +73,18 @@ def _given(signer: str | None) -> str | None:
     return keys.signer(signer) if signer is not None else None
 
 
-def _known(state: State) -> str:
-    """The bundle's signer where nobody names one: the last one, else the user's own key, else the package's."""
+def _known(state: State) -> str | None:
+    """The bundle's signer where nobody names one: the last one, else the user's own key, else unknown as yet."""
     from fedser.bundle import keys
 
     known = state.file.bundle_keys
     if known:
         return known[-1]
     own = keys.public_path(keys.default_path())
-    packaged = Path(keys.__file__).parent / "default" / "signer.pub"
-    return keys.signer(str(own if own.exists() else packaged))
+    return keys.signer(str(own)) if own.exists() else None
 
 
-def _invitation(state: State, name: str, token: str, address: str, key: str) -> Invitation:
+def _invitation(state: State, name: str, token: str, address: str, key: str | None) -> Invitation:
     from fedser.federation.invitation import Invitation
     from fedser_server.tls import sha256
 
@@ -114,7 +113,7 @@ def _text(made: Invitation, out: Path) -> str:
             f"study:      {made.study}",
             f"address:    {made.address}",
             f"authority:  {made.ca_sha256}",
-            f"signer:     {made.bundle_key}",
+            f"signer:     {made.bundle_key or 'not known yet, the order key will vouch for it; --signer pins one'}",
             f"expires:    {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(made.expires))}",
             f"The site runs: fedser-client join {out.name} --data DIR",
         )

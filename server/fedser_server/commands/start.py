@@ -31,6 +31,9 @@ def start(
     certificate: Annotated[Path | None, typer.Option(help="Your own certificate's chain, PEM.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The root certificate that sites pin, PEM.")] = None,
+    folder_authority: Annotated[
+        bool, typer.Option("--folder-authority", help="Go back from your own certificates to the state folder's.")
+    ] = False,
     form: Form = console.Format.text,
 ) -> None:
     """Serve the source bundle, wait for the sites, run the rounds; goes on from the last checkpoint."""
@@ -53,6 +56,7 @@ def start(
         certificate=certificate,
         certificate_key=certificate_key,
         ca=ca,
+        folder_authority=folder_authority,
     )
     result = run(state, study, node)
     console.emit(

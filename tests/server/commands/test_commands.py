@@ -80,13 +80,12 @@ def test_the_token_is_in_the_file_alone(folder: Path, tmp_path: Path) -> None:
     assert all(token.encode() not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_bundles_key_is_the_last_one_else_the_users_else_the_packages(folder: Path, tmp_path: Path) -> None:
-    def invited(name: str, *more: object) -> str:
+def test_the_bundles_key_is_the_last_one_else_the_users_else_open(folder: Path, tmp_path: Path) -> None:
+    def invited(name: str, *more: object) -> str | None:
         call("invite", name, "--out", tmp_path / name, "--state", folder, *more)
         return Invitation.read(tmp_path / name).bundle_key
 
-    packaged = (Path(keys.__file__).parent / "default" / "signer.pub").read_text().strip()
-    assert invited("a") == packaged
+    assert invited("a") is None
     other = keys.create(tmp_path / "other")
     assert invited("b", "--signer", tmp_path / "other.pub") == other.public_hex
     assert invited("c") == other.public_hex
@@ -94,7 +93,7 @@ def test_the_bundles_key_is_the_last_one_else_the_users_else_the_packages(folder
     elsewhere = tmp_path / "second"
     call("invite", "d", "--out", tmp_path / "d", "--state", elsewhere)
     assert Invitation.read(tmp_path / "d").bundle_key == own.public_hex
-    assert State.open(folder).file.bundle_keys == (packaged, other.public_hex)
+    assert State.open(folder).file.bundle_keys == (other.public_hex,)
 
 
 def test_an_address_stays_and_gets_into_the_certificate(folder: Path, tmp_path: Path) -> None:
