@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedser.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -57,6 +61,23 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
     """
     with replacing(path, mode) as scratch:
         scratch.write_bytes(data)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None, mode: int) -> None:
+    """Write a safetensors file in one step.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path, mode) as scratch:
+            save_file(dict(tensors), scratch, metadata=metadata)
+            scratch.chmod(mode)
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OutputError(f"{path} cannot be written: {error}.", "Free some space, and try again.") from None
 
 
 def output_folder(path: Path) -> Path:

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fedser.config import Settings
 from fedser.errors import StateError
 from fedser.federation.stages import SiteState
-from fedser.files import replacing
+from fedser.files import write_tensors
 
 SCHEMA: Literal[1] = 1
 _ENTRY = "fedser"
@@ -59,9 +58,7 @@ def save(path: Path, state: SiteState) -> None:
         order_digest=state.order_digest,
     )
     figures = figures.model_copy(update={"sha256": _digest(figures, tensors)})
-    with replacing(path, 0o600) as scratch:
-        save_file(tensors, scratch, metadata={_ENTRY: json.dumps(figures.model_dump(), sort_keys=True)})
-        scratch.chmod(0o600)
+    write_tensors(path, tensors, {_ENTRY: json.dumps(figures.model_dump(), sort_keys=True)}, 0o600)
 
 
 def load(path: Path, study: str | None = None) -> SiteState | None:

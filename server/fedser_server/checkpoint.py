@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fedser import files
@@ -99,8 +98,7 @@ class Checkpoints:
         entry = _Entry(study=self._study, round=checkpoint.round, goes_with=self._goes_with, created=int(time.time()))
         entry = entry.model_copy(update={"sha256": _digest(entry, tensors)})
         path = self._path(checkpoint.round)
-        with files.replacing(path, mode=0o600) as scratch:
-            save_file(tensors, scratch, metadata={_ENTRY: entry.model_dump_json()})
+        files.write_tensors(path, tensors, {_ENTRY: entry.model_dump_json()}, 0o600)
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
         return path
@@ -130,6 +128,9 @@ class Checkpoints:
     def flight(self, number: int, lifetime: int) -> Flight:
         """Attempt and expiry of a round's orders: those of an earlier try while they are good, else new ones.
 
+        The attempt never falls, so that a round which is run again, since the checkpoint after it was lost, has
+        orders that its sites have not seen.
+
         Raises:
             OutputError: they cannot be written down, and then no order may leave.
         """
@@ -137,7 +138,7 @@ class Checkpoints:
         now = int(time.time())
         if known is not None and known.round == number and known.expires > now + _MARGIN:
             return Flight(known.attempt, known.expires)
-        attempt = known.attempt + 1 if known is not None and known.round == number else 0
+        attempt = 0 if known is None else known.attempt + (known.round >= number)
         new = _FlightFile(round=number, attempt=attempt, expires=now + lifetime)
         files.write_text(self._flight, new.model_dump_json() + "\n", mode=0o600)
         return Flight(new.attempt, new.expires)
@@ -178,7 +179,7 @@ def _read(path: Path) -> tuple[_Entry, dict[str, Tensor]] | None:
     except (OSError, SafetensorError, KeyError, ValueError, ConfigError):
         return None
     flat = tensors.get("flat")
-    if flat is None or flat.dtype != torch.float32 or entry.sha256 != _digest(entry, tensors):
+    if flat is None or flat.dtype != torch.float32 or flat.ndim != 1 or entry.sha256 != _digest(entry, tensors):
         return None
     return entry, tensors
 
@@ -187,5 +188,5 @@ def _digest(entry: _Entry, tensors: Mapping[str, Tensor]) -> str:
     plain = entry.model_dump(mode="json", exclude={"sha256"})
     total = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for name in sorted(tensors):
-        total.update(name.encode() + b"\0" + raw_bytes(tensors[name]))
+        total.update(f"{name} {list(tensors[name].shape)}\0".encode() + raw_bytes(tensors[name]))
     return total.hexdigest()

@@ -260,10 +260,7 @@ def _certificates(state: State, settings: NodeSettings) -> LiveContext:
 
 def _write_joint(path: Path, tensors: Mapping[str, Any]) -> None:
     """The last joint tensors by name: what all sites start their last adaptation from."""
-    from safetensors.torch import save_file
-
-    with files.replacing(path, mode=0o600) as scratch:
-        save_file(dict(tensors), scratch)
+    files.write_tensors(path, tensors, None, 0o600)
 
 
 def _say_where(settings: NodeSettings, serving: Serving, what: str) -> None:
