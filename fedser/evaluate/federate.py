@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
@@ -15,8 +15,7 @@ from fedser.evaluate.simulation_settings import RoundSettings
 from fedser.evaluate.world import SiteWorld
 from fedser.federation.layout import pack, unpack
 from fedser.federation.policy import Policy
-from fedser.federation.provider import Flight, Phase, Plan, Provider, Refused, travelling
-from fedser.federation.schema import Encoding, Order
+from fedser.federation.provider import Plan, Provider, Refused, travelling
 from fedser.federation.site import Site
 from fedser.federation.stages import ServerState, apply_update, average
 from fedser.models import EmotionClassifier
@@ -49,17 +48,6 @@ class InProcess:
         """Each site's reply to its order."""
         for site, order in orders:
             yield site, self._sites[site].answer(order)
-
-
-@dataclass
-class EncodedUpdates(Provider):
-    """A provider that asks for updates in an encoding."""
-
-    encoding: Encoding = "f32"
-
-    def order(self, number: int, site: str, phase: Phase, tensors: Tensor, flight: Flight | None = None) -> Order:
-        """The order of one round for one site."""
-        return replace(super().order(number, site, phase, tensors, flight), encoding=self.encoding)
 
 
 def federate(
@@ -115,9 +103,10 @@ def federate(
         rounds=min(rounds, joint_steps),
         personal_steps=personal_steps,
         seed=seed,
+        encoding=settings.encoding,
     )
     stages = (average(weighting=settings.weighting), apply_update(settings.momentum, settings.rate))
-    provider = EncodedUpdates(plan, key, InProcess(sites), stages, encoding=settings.encoding)
+    provider = Provider(plan, key, InProcess(sites), stages)
 
     def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:
         if watch is not None:

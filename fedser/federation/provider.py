@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, Protocol
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
 from fedser.federation.layout import Layout, elements, layout_of, tensor_digest
 from fedser.federation.policy import Policy
-from fedser.federation.schema import PROTOCOL, Order, Refusal, Update, Work
+from fedser.federation.schema import PROTOCOL, Encoding, Order, Refusal, Update, Work
 from fedser.federation.stages import Received, ServerStage, ServerState, server_step
 from fedser.models import EmotionClassifier
 
@@ -62,6 +63,7 @@ class Plan:
         largest_norm: an update with a larger L2 norm is refused.
         seed: of the study; each site's own seed derives from it.
         lifetime: seconds for which an order is valid.
+        encoding: of the updates' values; see :class:`~fedser.federation.schema.Order`.
     """
 
     study: str
@@ -76,6 +78,7 @@ class Plan:
     largest_norm: float = 1e3
     seed: int = 0
     lifetime: int = 3600
+    encoding: Encoding = "f32"
 
     @property
     def total(self) -> int:
@@ -219,8 +222,10 @@ class Provider:
 
         begin = time.monotonic()
         for site, reply in self.transport.exchange(orders()):
+            if site not in asked:
+                continue  # no order of this exchange, or its second reply
             try:
-                received = accept(reply, asked[site], site, self.plan)
+                received = accept(reply, asked.pop(site), site, self.plan)
             except WireError as error:
                 self.refusals.append(Refused(number, site, str(error)))
                 self.observe(self.refusals[-1])
@@ -262,6 +267,7 @@ class Provider:
             layout=plan.layout,
             tensor_digest=tensor_digest(tensors),
             expires=flight.expires,
+            encoding=plan.encoding,
         )
 
     def _flight(self, number: int) -> Flight:
@@ -298,7 +304,12 @@ def check_update(update: Update, flat: Tensor, order: Order, largest_norm: float
     hint = "The round goes on without this site."
     if update.order_digest != wire.order_digest(order):
         raise WireError("The update answers another order.", hint)
-    expected = elements(order.layout) if order.phase == "train" else 0
+    layout = order.layout if order.phase == "train" else ()
+    expected = elements(layout)
+    if update.encoding != order.encoding:
+        raise WireError("The update is in another encoding than the order's.", hint)
+    if update.scales is not None and [size for size, _ in update.scales] != [prod(shape) for _, shape in layout]:
+        raise WireError("The update's scales are not those of the order's tensors.", hint)
     if len(flat) != expected:
         raise WireError("The update has another length than the order's layout.", hint)
     norm = float(flat.double().norm())

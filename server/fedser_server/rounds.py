@@ -58,6 +58,7 @@ def plan(study: str, settings: StudySettings, bundle: Bundle) -> Plan:
         largest_norm=settings.largest_norm,
         seed=settings.seed,
         lifetime=settings.lifetime,
+        encoding=settings.encoding,
     )
 
 

@@ -10,6 +10,7 @@ from fedser.adapt import Schedule
 from fedser.config import Settings
 from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.policy import Leave
+from fedser.federation.schema import Encoding
 
 
 class StudyMethod(Settings):
@@ -42,7 +43,9 @@ class StudySettings(Settings):
         deadline: seconds after which a round goes on without a site.
         patience: seconds without a sign of life after which it does so earlier.
         lifetime: seconds for which a site may answer an order.
-        largest_norm: an update with a larger L2 norm is refused.
+        largest_norm: an update with a larger L2 norm is refused. A site's default policy clips its own to 20; honest
+            ones of speech-emotion sites had below 1.
+        encoding: of the updates' values: ``f32``, ``f16`` (half the bytes) or ``i8`` (a quarter).
     """
 
     sites: int = Field(default=2, ge=1, le=10_000)
@@ -58,7 +61,8 @@ class StudySettings(Settings):
     deadline: float = Field(default=600.0, gt=0, le=30 * 86_400)
     patience: float = Field(default=60.0, ge=15, le=86_400)
     lifetime: int = Field(default=7 * 86_400, ge=60, le=365 * 86_400)
-    largest_norm: float = Field(default=1e3, gt=0)
+    largest_norm: float = Field(default=50.0, gt=0, le=30_000)
+    encoding: Encoding = "f32"
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> StudySettings:
