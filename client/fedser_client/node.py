@@ -163,7 +163,7 @@ class Node:
             return
         if not path.exists():
             raise StateError(f"The audit log {path} is gone, though this site took part.", _RESTORE)
-        answered = any(record.get("event") == "update" for record in read(path))
+        answered = any(record.get("event") in ("update", "resent") for record in read(path))
         if answered and not self.folder.file("state.safetensors").exists():
             raise StateError("The site's state is gone, though it answered orders.", _RESTORE)
 

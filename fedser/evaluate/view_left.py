@@ -30,7 +30,9 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many updates and bytes left, and how many orders were refused by code."""
-    answered = [record for record in records if record.get("event") in ("update", "finished")]
+    # A crash between the answer's storing and its record leaves the record of the sending alone.
+    sent = [record for record in records if record.get("event") in ("update", "finished", "resent")]
+    answered = {(record.get("round"), record.get("attempt")) for record in sent}
     refused = Counter(str(record.get("code")) for record in records if record.get("event") == "refusal")
     return {
         "orders": len(answered),
@@ -50,8 +52,9 @@ def section(results: Mapping[str, Any]) -> Section | None:
     text = [
         f"{counted['orders']} orders were answered and {size(counted['bytes'])} left this site"
         + (f"; refused by policy: {refused}." if refused else "; no order was refused."),
-        "Recordings, features, pseudo-labels, file names, speakers, normalisation statistics and the answers of the "
-        "model never leave.",
+        "No message has a place for recordings, features, pseudo-labels, file names, speakers, normalisation "
+        "statistics or the answers of the model. An update can still reveal something about the recordings behind it: "
+        "it is bounded and recorded, and nothing masks it.",
     ]
     if left.get("policy"):
         text.append(f"The policy that held: {left['policy']}.")
