@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedser.errors import WireError
+from fedser.federation.layout import norm as length
 
 # The grid's step is 2^-24, about float32's own resolution for weights near 1. A value below 2^15 times a
 # weight up to 2^8, summed over up to 2^15 sites, stays below 2^62.
@@ -20,6 +21,7 @@ GRID_BITS = 24
 LARGEST_VALUE = 2.0**15
 LARGEST_WEIGHT = 2**8
 MOST_SITES = 2**15
+BLOCK = 2**20  # values that are worked on at a time: copies in higher precision stay small
 
 Weighting = Literal["uniform", "counts"]
 
@@ -54,7 +56,9 @@ class FixedPointMean:
                 many sites. Nothing has been added then.
         """
         check(flat, len(self._sum), weight, self._count)
-        self._sum += quantise(flat) * weight
+        for start in range(0, len(flat), BLOCK):
+            part = slice(start, start + BLOCK)
+            self._sum[part] += quantise(flat[part]) * weight
         self._weight += weight
         self._count += 1
 
@@ -62,8 +66,8 @@ class FixedPointMean:
         """The mean, float32 [P]; zeros before the first update."""
         if not self._weight:
             return torch.zeros(len(self._sum))
-        mean: Tensor = self._sum.double() / (self._weight * 2**GRID_BITS)
-        return mean.float()
+        scale = self._weight * 2**GRID_BITS
+        return torch.cat([(part.double() / scale).float() for part in torch.split(self._sum, BLOCK)])
 
 
 class NormBoundedMean(FixedPointMean):
@@ -84,7 +88,7 @@ class NormBoundedMean(FixedPointMean):
             WireError: as for the mean; nothing has been added then.
         """
         check(flat, len(self._sum), weight, self._count)
-        norm = float(flat.double().norm())
+        norm = length(flat)
         if norm > self._bound:
             flat = (flat.double() * (self._bound / norm)).float()
         super().add(flat, weight, site)

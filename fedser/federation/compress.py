@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedser.errors import WireError
 from fedser.federation.layout import Layout, elements
+from fedser.federation.layout import norm as measure
 from fedser.federation.schema import Encoding, Update
 
 DTYPES: dict[Encoding, torch.dtype] = {"f32": torch.float32, "f16": torch.float16, "i8": torch.int8}
@@ -103,7 +104,7 @@ def within(flat: Tensor, layout: Layout, encoding: Encoding, norm: float) -> Pac
     layout = layout if elements(layout) == len(flat) else ()
     for turn in range(_TRIES):
         packed = compress(flat, layout, encoding)
-        length = float(restore(packed).double().norm())
+        length = measure(restore(packed))
         if length <= norm:
             return packed
         if length == float("inf"):

@@ -21,7 +21,7 @@ from fedser.errors import FedserError
 from fedser.federation import firing, wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.compress import unpacked, within
-from fedser.federation.layout import elements, tensor_digest, unpack
+from fedser.federation.layout import elements, norm, tensor_digest, unpack
 from fedser.federation.local import assemble, settle
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
@@ -199,7 +199,7 @@ class Gate:
                 "tensors": len(order.layout) if len(payload) else 0,
                 "values": len(payload),
                 "encoding": update.encoding,
-                "norm": round(float(unpacked(update, payload).double().norm()), 6),
+                "norm": round(norm(unpacked(update, payload)), 6),
                 "utterances": update.utterances,
                 "scalars": update.scalars is not None,
             }

@@ -49,6 +49,11 @@ def unpack(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     return {name: part.view(shape) for (name, shape), part in zip(layout, parts, strict=True)}
 
 
+def norm(flat: Tensor) -> float:
+    """L2 norm of a flat tensor, summed in double precision without a copy of that size."""
+    return float(torch.linalg.vector_norm(flat, dtype=torch.float64))
+
+
 def tensor_digest(flat: Tensor) -> str:
     """SHA-256 of a flat tensor's bytes as they travel, in hexadecimal."""
     return hashlib.sha256(raw_bytes(flat)).hexdigest()

@@ -17,7 +17,7 @@ from fedser.bundle.keys import SigningKey
 from fedser.compute import generator
 from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
-from fedser.federation.layout import Layout, elements, layout_of, tensor_digest
+from fedser.federation.layout import Layout, elements, layout_of, norm, tensor_digest
 from fedser.federation.policy import Policy
 from fedser.federation.schema import PROTOCOL, Encoding, Order, Refusal, Update, Work
 from fedser.federation.stages import Received, ServerStage, ServerState, server_step
@@ -312,8 +312,7 @@ def check_update(update: Update, flat: Tensor, order: Order, largest_norm: float
         raise WireError("The update's scales are not those of the order's tensors.", hint)
     if len(flat) != expected:
         raise WireError("The update has another length than the order's layout.", hint)
-    norm = float(flat.double().norm())
-    if not norm <= largest_norm:  # also refuses NaN
+    if not norm(flat) <= largest_norm:  # also refuses NaN
         raise WireError("The update is not finite or its norm is too large.", hint)
 
 

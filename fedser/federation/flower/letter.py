@@ -88,7 +88,7 @@ def read(root: str, contents: Mapping[str, bytes], limit: int) -> bytes:
         head = ConfigRecord.inflate(contents[head_id])["head"]
         if not isinstance(head, bytes):
             raise TypeError("the head is not bytes")
-        data = head + _payload(contents, array_id, chunk_ids, limit)
+        data = _joined(head, contents, array_id, chunk_ids, limit)
         faithful = content(data).object_id == record
     except WireError:
         raise
@@ -109,8 +109,8 @@ def _children(contents: Mapping[str, bytes], object_id: str, kind: str) -> list[
     return children
 
 
-def _payload(contents: Mapping[str, bytes], array_id: str, chunk_ids: list[str], limit: int) -> bytes:
-    """The chunks of an array, joined; the sum of their sizes is known before anything is joined."""
+def _joined(head: bytes, contents: Mapping[str, bytes], array_id: str, chunk_ids: list[str], limit: int) -> bytes:
+    """Head and chunks, joined; the sum of their sizes is known before anything is joined."""
     body = json.loads(bytes(_body(contents[array_id])))
     order = body["arraychunk_ids"]
     if not isinstance(order, list) or len(order) > most_objects(limit):
@@ -118,7 +118,7 @@ def _payload(contents: Mapping[str, bytes], array_id: str, chunk_ids: list[str],
     parts = [_body(contents[chunk_ids[number]]) for number in order]
     if sum(len(part) for part in parts) > limit:
         raise WireError("The message's payload is too large.", _HINT)
-    return b"".join(parts)
+    return b"".join((head, *parts))
 
 
 def _body(content: bytes) -> memoryview:
