@@ -7,20 +7,28 @@ from collections.abc import Mapping
 
 from fedser.adapt.aad import Aad
 from fedser.adapt.bn import Bn
+from fedser.adapt.dine import Dine
 from fedser.adapt.ecan import Ecan
+from fedser.adapt.gsfda import Gsfda
 from fedser.adapt.logreg import Logreg
 from fedser.adapt.logreg_self import LogregSelf
 from fedser.adapt.method import Method
+from fedser.adapt.nrc import Nrc
 from fedser.adapt.shot import Shot
 from fedser.adapt.source import Source
+from fedser.adapt.tent import Tent
 from fedser.config import validate
 from fedser.errors import UsageError
 
 METHODS: dict[str, type[Method]] = {
     "source": Source,
     "bn": Bn,
+    "tent": Tent,
     "shot": Shot,
+    "gsfda": Gsfda,
+    "nrc": Nrc,
     "aad": Aad,
+    "dine": Dine,
     "logreg": Logreg,
     "logreg_self": LogregSelf,
     "ecan": Ecan,
