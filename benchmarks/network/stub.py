@@ -108,7 +108,10 @@ def provider(config: Mapping[str, Any]) -> None:
         _note(folder, "online", None)
         time.sleep(config["idle"])
         _note(folder, "begin", None)
-        node.run(torch.zeros(config["values"]), lambda number, *_: transport.end(folder, number))
+        start = torch.randn(
+            config["values"], generator=torch.Generator().manual_seed(99)
+        )  # Flower sends equal chunks once
+        node.run(start, lambda number, *_: transport.end(folder, number))
         room.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told = {"rss_peak_kb": peak, "refused": len(refused), "schema_bytes": transport.schema_bytes}

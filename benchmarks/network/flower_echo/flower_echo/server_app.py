@@ -54,5 +54,6 @@ def main(grid: Grid, context: Context) -> None:
         min_available_nodes=sites,
     )
     strategy.notes = Path(str(config["notes"]))
-    start = ArrayRecord({"weight": Array(np.zeros(int(config["values"]), dtype=np.float32))})
+    weights = np.random.default_rng(99).standard_normal(int(config["values"]), dtype=np.float32)
+    start = ArrayRecord({"weight": Array(weights)})
     strategy.start(grid=grid, initial_arrays=start, num_rounds=int(config["rounds"]), timeout=1200)
