@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from fedser.errors import EnrolmentError
 
 _PIECE = 10.0  # seconds for each piece of a body
 _SLOWEST = 32_768  # bytes a second, beside ``_PIECE``, that a body must at least arrive at
+_AT_ONCE = 12  # bodies of one site that are read at a time; a site sends four, and may have been restarted
 
 Authenticate = Callable[[list[tuple[bytes, bytes]]], str]
 
@@ -62,6 +64,7 @@ class Guard:
         self._authenticate = authenticate
         self._allow = allow
         self._record = record
+        self._reading: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -86,16 +89,28 @@ class Guard:
                 await _answer(send, 401, str(error))
                 return
             scope.setdefault("state", {})["site"] = site
-        elif not self._allow(peer):
+        elif self._allow(peer):
+            site = ""
+        else:
             await _answer(send, 429, "Too many requests.")
             return
         try:
-            body = await _body(receive, way.largest)
+            body = await self._read(site, receive, way.largest)
         except _NoBodyError as error:
             self._record({"event": "refused", "peer": peer, "route": _path(scope), "why": str(error)})
             await _answer(send, error.status, str(error))
             return
         await way.app(scope, _given(body, receive), send)
+
+    async def _read(self, site: str, receive: Receive, largest: int) -> bytes:
+        """A request's body; of one site so many at a time, so that none of them fills the memory."""
+        if site and self._reading[site] >= _AT_ONCE:
+            raise _NoBodyError(429, "Too many requests at a time.")
+        self._reading[site] += 1
+        try:
+            return await _body(receive, largest)
+        finally:
+            self._reading[site] -= 1
 
 
 class _NoBodyError(Exception):

@@ -422,6 +422,22 @@ def test_who_is_not_let_in_is_answered_before_the_body_is_read(front: Front) -> 
                 connection.sendall(bytes(1 << 16))
 
 
+def test_one_site_does_not_fill_the_memory_with_bodies_that_do_not_end(front: Front) -> None:
+    """Each is allowed by itself: 5 MB with good credentials."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            connection = stack.enter_context(front.connect())
+            lines = [f"{name}: {value}" for name, value in signed(front.keys["site-a"])]
+            connection.sendall(head(f"POST {PUSH} HTTP/1.1", f"content-length: {5 << 20}", *lines) + bytes(1000))
+        time.sleep(0.3)
+        assert status(front.pull(signed(front.keys["site-a"]))) == 429
+        assert front.records[0]["why"] == "Too many requests at a time."
+        assert status(front.pull(signed(front.keys["site-b"]), "site-b")) == 200
+    end = time.monotonic() + 5
+    while status(front.pull(signed(front.keys["site-a"]))) != 200:
+        assert time.monotonic() < end
+
+
 def test_a_body_for_a_route_without_one_is_refused(front: Front) -> None:
     assert status(front.talk(head(f"GET {BUNDLE} HTTP/1.1", "content-length: 1") + b"x")) == 413
 
