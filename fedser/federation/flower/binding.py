@@ -56,7 +56,7 @@ class Mail:
         session, reply, wanted: the reply's push session, its message id, and its objects that have not arrived.
         tree: all objects of the reply.
         received: bytes of the reply that arrived.
-        moved: when something of the reply last arrived.
+        moved: when something of the reply last arrived, its header at first.
         complete: when all of it had.
         lost: why nobody waits for the reply any longer.
     """
@@ -139,7 +139,7 @@ class Binding:
             elif isinstance(response, PushMessagesResponse):
                 if mail.reply != request.messages_list[0].metadata.message_id:
                     return None  # dropped meanwhile: another process of the site reported for duty
-                mail.session, mail.wanted, mail.moved = response.session_id, set(response.objects_to_push), now
+                mail.session, mail.wanted = response.session_id, set(response.objects_to_push)
             elif isinstance(request, PushObjectRequest) and getattr(response, "stored", False):
                 mail.wanted.discard(request.object_id)
                 mail.moved = now
@@ -159,7 +159,8 @@ class Binding:
         if mail is None or header.reply_to_message_id != mail.message_id or mail.complete:
             raise NotAllowedError("no order to this site is open with that id")
         _allow(header.message_id == tree.object_id, "the tree has another root than the message")
-        bare = not message.HasField("error") and not message.content.ByteSize()
+        _allow(header.message_type == mail.message.metadata.message_type, "the reply is of another type")
+        bare = message.HasField("content") and not message.content.ByteSize() and not message.HasField("error")
         _allow(bare, "the header carries content")
         _allow(not mail.reply or mail.reply == tree.object_id, "another reply of this site is on its way")
         try:
@@ -168,6 +169,8 @@ class Binding:
             raise NotAllowedError(str(error)) from None
         others = {name for m in self.open.values() if m is not mail for name in (m.message_id, m.reply)}
         _allow(others.isdisjoint(ids), "the tree names another site's message")
+        if not mail.reply:
+            mail.moved = time.monotonic()  # from here on it holds a place that others wait for
         mail.reply, mail.tree = tree.object_id, tuple(dict.fromkeys(ids))
 
     def _check_object(self, mail: Mail | None, request: PushObjectRequest) -> None:

@@ -228,7 +228,7 @@ class Mailroom:
                         if mail.lost:
                             self.binding.open.pop(mail.node)  # what comes of it from now on is too late
                             return mail
-                        if mail.session and time.monotonic() - mail.moved > _STALLED:
+                        if mail.reply and time.monotonic() - mail.moved > _STALLED:
                             self.lay(mail)  # others may push meanwhile, and its site may begin again
                 self._news.wait(0.5)
 

@@ -31,6 +31,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -145,7 +146,7 @@ class Line:
                 return None
             if len(response.messages_list) != 1 or len(response.message_object_trees) != 1:
                 raise WireError("The provider sent something else than one message.", "Ask the provider.")
-            header = message_from_proto(response.messages_list[0])
+            header = _header(response.messages_list[0])
             about, tree = header.metadata, response.message_object_trees[0]
             if about.dst_node_id != self._node.node_id or about.src_node_id != SUPERLINK_NODE_ID:
                 raise WireError("The message is not from the provider to this site.", "Ask the provider.")
@@ -268,6 +269,20 @@ def _call(call: Callable[[], ResultT]) -> ResultT:
         raise NetworkError(f"The provider cannot be reached: {error}.", "It is asked again.") from None
     except ValueError as error:
         raise WireError(f"The provider's answer cannot be read: {error}.", "Ask the provider.") from None
+
+
+def _header(proto: MessageProto) -> Message:
+    """A message's header, bare as the provider sends it.
+
+    Raises:
+        WireError: it holds anything else, or what no message holds.
+    """
+    try:
+        if not proto.HasField("content") or proto.content.ByteSize() or proto.HasField("error"):
+            raise ValueError("it is not bare")
+        return message_from_proto(proto)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WireError(f"The message's header cannot be read: {error}.", "Ask the provider.") from None
 
 
 def _bounded(response: httpx.Response) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,7 +31,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-from fedser.federation.flower import letter
+from fedser.federation.flower import letter, mailroom
 from fedser.federation.flower.mailroom import StoppedError
 from fedser.federation.provider import Silence
 
@@ -242,6 +243,12 @@ def failed(world: World) -> httpx.Response:
     return world.push(reply)
 
 
+def hollow(world: World) -> httpx.Response:
+    reply = world.reply()
+    reply.header.ClearField("content")
+    return world.push(reply)
+
+
 def sibling(world: World, name: str) -> httpx.Response:
     """A tree with a foreign object among its leaves, which is deleted together with the tree."""
     reply = world.reply()
@@ -411,9 +418,12 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     "message without a tree": (403, lambda w: w.push(Reply(w.reply().header, None, {}))),
     "header with inline content": (403, inline),
     "error message": (403, failed),
+    "header without content": (403, hollow),
     "another run": (403, lambda w: w.push(w.reply(run_id=w.run + 1))),
     "pull from another run": (403, lambda w: pull(w, w.mail[A].message_id, run_id=w.run + 1)),
     "confirm in another run": (403, lambda w: confirm(w, w.mail[A].message_id, run_id=0)),
+    "another type of message": (403, lambda w: w.push(w.reply(message_type="query"))),
+    "no type of message": (403, lambda w: w.push(w.reply(message_type="\0"))),
     "a second reply beside the first": (403, a_second_reply),
     # objects
     "other session": (403, lambda w: other_session(w, "0" * 8)),
@@ -562,3 +572,15 @@ def test_nobody_can_foresee_and_spoil_the_objects_of_an_empty_reply(world: World
             with_tree(world, messages.ObjectTree(object_id=name))
             world.arrive()
     assert world.finish()[B] == refusal
+
+
+def test_a_reply_that_does_not_move_frees_its_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announced again and again, and never sent: it would keep the others from sending theirs."""
+    monkeypatch.setattr(mailroom, "_STALLED", 0.5)
+    world.begun()
+    first, end = world.mail[A].moved, time.monotonic() + 5
+    while world.mail[A].moved == first:  # to announce it once more is no progress
+        assert time.monotonic() < end
+        assert world.push(world.reply()).status_code == 200
+        time.sleep(0.05)
+    assert world.finish() == ANSWER
