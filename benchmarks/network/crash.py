@@ -36,7 +36,8 @@ from fedser.federation import audit
 
 ROUNDS = 5
 LIMIT = 15.0  # seconds until a node is back at work
-SETTINGS = (f"rounds={ROUNDS}", "schedule.steps=40", "schedule.batch_size=16", "seed=3")
+# Steps enough for rounds of about a second, so that kills meet every part of one.
+SETTINGS = (f"rounds={ROUNDS}", "schedule.steps=1000", "schedule.batch_size=16", "seed=3")
 PAIRS = (("f1", "m1"), ("f2", "m2"), ("f3", "m3"))
 ORDERING = ("round", "finish", "done")
 AT_WORK = {"provider": ("waiting", *ORDERING), "site": ("waiting", "working", "finished")}
@@ -99,7 +100,7 @@ def draw(chance: random.Random, sites: list[str], most: int) -> list[Kill]:
     """Two to six kills of one run, in the order of their rounds."""
     count = min(most, chance.randint(2, 6))
     kills = [
-        Kill(chance.choice(["provider", "provider", *sites]), chance.randint(1, ROUNDS + 1), chance.uniform(0, 1.5))
+        Kill(chance.choice(["provider", "provider", *sites]), chance.randint(1, ROUNDS + 1), chance.uniform(0, 0.9))
         for _ in range(count)
     ]
     return sorted(kills, key=lambda kill: (kill.round, kill.delay))
