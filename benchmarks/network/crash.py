@@ -135,7 +135,8 @@ class Watch:
 
     def _again(self, kill: Kill, at: str) -> None:
         for other in self.done:
-            if other.victim == kill.victim and (other.back is None or other.orders is None):
+            waiting = other.back is None or (other.orders is None and other.victim == "provider")
+            if other.victim == kill.victim and waiting:
                 other.note = "killed again soon"
         kill.at, kill.began = at, time.time()
         self.study.again(kill.victim)

@@ -3,8 +3,8 @@
 Stub sites (see ``stub.py``: own line and node key, an answer at once, 100 values) in a few processes of threads,
 on the same machine as the provider, so their own processor time is in the rounds' seconds. Delivery is the time
 from an order being posted to its site holding all of it. ``--soak`` runs 5,000 rounds of 20 sites instead, samples
-memory, open files and threads of every process each 100 rounds, and fits a line to each after the first fifth
-(Flower's replay window of five minutes fills until then): ends with 1 when one grows. A finished part is kept; a soak
+memory, open files and threads of every process each 100 rounds, and fits a line to each after the first seven minutes
+(the provider remembers each request's header for its window of 310 s): ends with 1 when one grows. A finished part is kept; a soak
 that is stopped begins anew::
 
     python benchmarks/network/stubs.py --out out/stubs [--sites 100] [--rounds 20] [--soak] [--quick]
@@ -27,6 +27,7 @@ from stub import make_keys
 from fedser import files
 
 GROWTH = {"rss_kb": 1024.0, "files": 0.5, "threads": 0.5}  # a line may rise by so much in 1,000 rounds
+WARM = 420.0  # seconds that are left out of the lines
 VALUES = 100
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     every = max(1, min(100, rounds // 20))
     results = Results(given.out, {"sites": sites, "rounds": rounds, "soak": given.soak, "quick": given.quick})
     found = results.part("stubs", lambda: measure(given.out, sites, rounds, given.processes, idle, every, given.soak))
-    return soaked(found, rounds) if given.soak else crowd(found, sites)
+    return soaked(found) if given.soak else crowd(found, sites)
 
 
 def measure(out: Path, sites: int, rounds: int, processes: int, idle: float, every: int, soak: bool) -> dict[str, Any]:
@@ -163,11 +164,15 @@ def _share(samples: list[dict[str, Any]]) -> float:
     return float((last["cpu"] - first["cpu"]) / (last["time"] - first["time"]))
 
 
-def soaked(found: dict[str, Any], rounds: int) -> int:
+def soaked(found: dict[str, Any]) -> int:
     """Print what grew."""
     grown, rows = False, []
+    begin = found["samples"][0]["time"]
     for name in dict.fromkeys(sample["process"] for sample in found["samples"]):
-        late = [s for s in found["samples"] if s["process"] == name and s["round"] >= rounds / 5]
+        late = [s for s in found["samples"] if s["process"] == name and s["time"] >= begin + WARM]
+        if len(late) < 5:
+            say(f"{len(found['seconds'])} rounds are too few to tell: {WARM:g} s are left out")
+            return 0
         at = np.array([sample["round"] for sample in late]) / 1000
         for what, most in GROWTH.items():
             values = np.array([sample[what] for sample in late], dtype=float)
