@@ -4,8 +4,8 @@ Stub sites (see ``stub.py``: own line and node key, an answer at once, 100 value
 on the same machine as the provider, so their own processor time is in the rounds' seconds. Delivery is the time
 from an order being posted to its site holding all of it. ``--soak`` runs 5,000 rounds of 20 sites instead, samples
 memory, open files and threads of every process each 100 rounds, and fits a line to each after the first seven minutes
-(the provider remembers each request's header for its window of 310 s): ends with 1 when one grows. A finished part is kept; a soak
-that is stopped begins anew::
+(the provider remembers each request's header for its window of 310 s): ends with 1 when one grows. A finished part is
+kept; a soak that is stopped begins anew::
 
     python benchmarks/network/stubs.py --out out/stubs [--sites 100] [--rounds 20] [--soak] [--quick]
 """
@@ -42,9 +42,8 @@ def main() -> int:
         ("--soak", {"action": "store_true", "help": "many rounds: does anything grow?"}),
     )
     sites = given.sites or (20 if given.soak else 100)
-    rounds = (
-        given.rounds or (200 if given.quick else 5000) if given.soak else given.rounds or (5 if given.quick else 20)
-    )
+    usual = (200, 5000) if given.soak else (5, 20)
+    rounds = given.rounds or usual[0 if given.quick else 1]
     idle = 0.0 if given.soak else 5.0 if given.quick else given.idle
     every = max(1, min(100, rounds // 20))
     results = Results(given.out, {"sites": sites, "rounds": rounds, "soak": given.soak, "quick": given.quick})
