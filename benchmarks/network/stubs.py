@@ -175,11 +175,11 @@ def soaked(found: dict[str, Any]) -> int:
         at = np.array([sample["round"] for sample in late]) / 1000
         for what, most in GROWTH.items():
             values = np.array([sample[what] for sample in late], dtype=float)
-            slope = float(np.polyfit(at, values, 1)[0])
-            grown |= slope > most
-            rows.append(
-                (name, what, int(values[0]), int(values[-1]), f"{slope:+.2f}", "GROWS" if slope > most else "ok")
-            )
+            slope, level = map(float, np.polyfit(at, values, 1))
+            noise = float(np.std(values - slope * at - level))  # threads come and go between two samples
+            rises = slope > most and slope * float(at[-1] - at[0]) > 3 * noise
+            grown |= rises
+            rows.append((name, what, int(values[0]), int(values[-1]), f"{slope:+.2f}", "GROWS" if rises else "ok"))
     table(("process", "figure", "first", "last", "per 1,000 rounds", ""), rows)
     say(f"{len(found['seconds'])} rounds, median {statistics.median(found['seconds']):.2f} s")
     return int(grown)
