@@ -59,10 +59,14 @@ def tensor_digest(flat: Tensor) -> str:
     return hashlib.sha256(raw_bytes(flat)).hexdigest()
 
 
-def raw_bytes(flat: Tensor) -> bytes:
-    """The bytes of a flat tensor as they travel, little-endian: float16 and int8 as such, all else as float32."""
+def raw_bytes(flat: Tensor) -> memoryview:
+    """The bytes of a flat tensor as they travel, little-endian: float16 and int8 as such, all else as float32.
+
+    A view of the tensor's memory where it lies on the CPU in that form.
+    """
     flat = flat.detach().cpu()
     if flat.dtype not in (torch.float16, torch.int8):
         flat = flat.float()
     values = flat.contiguous().numpy()
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    little: memoryview = values.astype(values.dtype.newbyteorder("<"), copy=False).data
+    return little.cast("B") if len(values) else memoryview(b"")  # a view without elements has no other form

@@ -188,6 +188,7 @@ class Provider:
             for received in self._exchange(number, self.plan.sites, "train", tensors):
                 answered += 1
                 yield received
+                del received
 
         after = server_step(self.stages, tensors, updates(), state)
         if answered < self.plan.quorum:
@@ -233,6 +234,7 @@ class Provider:
             size = len(reply) if isinstance(reply, bytes) else 0
             self.observe(Answered(number, site, size, time.monotonic() - begin))
             yield received
+            del received, reply  # before the next one is read
 
     def order(self, number: int, site: str, phase: Phase, tensors: Tensor, flight: Flight | None = None) -> Order:
         """The order of one round for one site.

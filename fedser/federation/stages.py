@@ -158,6 +158,7 @@ def average(rule: Callable[[int], Rule] = FixedPointMean, weighting: Weighting =
         joined = rule(len(work.tensors))
         for received in work.updates:
             joined.add(received.flat, weight_of(received.update.utterances, weighting), received.site)
+            del received  # before the next one is read
         return replace(work, joint=joined.result())
 
     return stage

@@ -164,9 +164,9 @@ def _check_tensor(message: Order | Update | Refusal, flat: Tensor) -> None:
         raise WireError("The tensor is not the one that was signed.", _HINT)
 
 
-def _container(entry: str, payload: bytes, dtype: str = "F32") -> bytes:
+def _container(entry: str, payload: bytes | memoryview, dtype: str = "F32") -> bytes:
     header = _header(entry, len(payload), dtype)
-    return len(header).to_bytes(8, "little") + header + payload
+    return b"".join((len(header).to_bytes(8, "little"), header, payload))
 
 
 def _header(entry: str, size: int, dtype: str) -> bytes:

@@ -188,5 +188,6 @@ def _digest(entry: _Entry, tensors: Mapping[str, Tensor]) -> str:
     plain = entry.model_dump(mode="json", exclude={"sha256"})
     total = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for name in sorted(tensors):
-        total.update(f"{name} {list(tensors[name].shape)}\0".encode() + raw_bytes(tensors[name]))
+        total.update(f"{name} {list(tensors[name].shape)}\0".encode())
+        total.update(raw_bytes(tensors[name]))
     return total.hexdigest()

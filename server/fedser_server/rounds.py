@@ -124,6 +124,7 @@ class Rounds:
         """
         plan, known = self._provider.plan, self._checkpoints.load()
         done, tensors, state = (known.round, known.flat, known.state) if known else (0, self._start, ServerState())
+        self._start = tensors[:0]  # a large model need not lie in memory twice
         values = elements(plan.layout)
         console.say(f"study {plan.study}: {plan.method}, {plan.rounds} rounds, {values:,} values travel")
         if done:

@@ -22,6 +22,7 @@ import json
 from collections.abc import Mapping
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import HEAD_BODY_DIVIDER
@@ -37,11 +38,15 @@ _HINT = "Ask the other side which version of fedser it runs; if they agree, trea
 
 
 def content(data: bytes) -> RecordDict:
-    """A message's bytes as Flower's records."""
+    """A message's bytes as Flower's records, which keep views of them and no copy."""
     head = min(8 + int.from_bytes(data[:8], "little"), len(data))
     name = hashlib.sha256(data[:head]).hexdigest()
-    array = Array(dtype="uint8", shape=(len(data) - head,), stype=name, data=data[head:])
-    return RecordDict({"head": ConfigRecord({"head": data[:head]}), "flat": ArrayRecord({"flat": array})})
+    array = Array(dtype="uint8", shape=(len(data) - head,), stype=name, data=b"")
+    payload = memoryview(data)[head:]
+    chunks = [ArrayChunk(payload[start : start + CHUNK]) for start in range(0, len(payload), CHUNK)]
+    record = ArrayRecord({"flat": array})  # a copy of the array, without what it cached
+    record["flat"].__dict__["_chunks"] = [(chunk.object_id, chunk) for chunk in chunks]
+    return RecordDict({"head": ConfigRecord({"head": data[:head]}), "flat": record})
 
 
 def most_objects(limit: int) -> int:
@@ -68,12 +73,12 @@ def tree_ids(tree: ObjectTree, most: int) -> list[str]:
     return ids
 
 
-def read(root: str, contents: Mapping[str, bytes], limit: int) -> bytes:
+def read(root: str, contents: dict[str, bytes], limit: int) -> bytes:
     """The bytes of the message whose object is ``root``.
 
     Args:
         root: id of the message object.
-        contents: all objects of its tree, by id.
+        contents: all objects of its tree, by id; emptied, since a message and its copy need not lie in memory.
         limit: largest payload, in bytes.
 
     Raises:
@@ -89,6 +94,7 @@ def read(root: str, contents: Mapping[str, bytes], limit: int) -> bytes:
         if not isinstance(head, bytes):
             raise TypeError("the head is not bytes")
         data = _joined(head, contents, array_id, chunk_ids, limit)
+        contents.clear()
         faithful = content(data).object_id == record
     except WireError:
         raise

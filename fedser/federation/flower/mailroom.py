@@ -141,7 +141,12 @@ class Mailroom:
         """
         begin = time.monotonic()
         try:
-            for site in [site for site, order in orders if not self._post(site, order)]:
+            strangers = []
+            for site, order in orders:
+                if not self._post(site, order):
+                    strangers.append(site)
+                del order  # before the next one is made
+            for site in strangers:
                 yield site, Silence("The site is not enrolled.")
             while (mail := self._next(begin)) is not None:
                 yield mail.site, self._take(mail)

@@ -148,7 +148,7 @@ BENT = {
 def test_a_letter_comes_back_as_it_went(head: bytes, payload: bytes) -> None:
     data = written(head, payload)
     root, parts = packed(letter.content(data))
-    assert letter.read(root, parts, LIMIT) == data
+    assert letter.read(root, dict(parts), LIMIT) == data
 
 
 @pytest.mark.parametrize("size", [letter.CHUNK - 1, letter.CHUNK, letter.CHUNK + 1, 2 * letter.CHUNK])
@@ -157,10 +157,10 @@ def test_a_letter_of_several_chunks(size: int) -> None:
     record = letter.content(data)
     message = wrapped(record)
     root, parts = packed(record)
-    assert letter.read(root, parts, size) == data
+    assert letter.read(root, dict(parts), size) == data
     assert len(letter.tree_ids(get_object_tree(message), letter.most_objects(size))) <= letter.most_objects(size)
     with pytest.raises(WireError, match="too large|too many"):
-        letter.read(root, parts, size - 1)
+        letter.read(root, dict(parts), size - 1)
 
 
 def test_only_chunks_have_names_that_others_can_know() -> None:
@@ -176,19 +176,19 @@ def test_only_chunks_have_names_that_others_can_know() -> None:
 def test_other_records_are_no_letter(name: str) -> None:
     root, parts = packed(OTHER_RECORDS[name])
     with pytest.raises(WireError):
-        letter.read(root, parts, LIMIT)
+        letter.read(root, dict(parts), LIMIT)
 
 
 @pytest.mark.parametrize("name", BENT)
 def test_a_bent_tree_is_no_letter(name: str) -> None:
     root, parts = bent(*BENT[name])
     with pytest.raises(WireError):
-        letter.read(root, parts, LIMIT)
+        letter.read(root, dict(parts), LIMIT)
 
 
 def test_an_unbent_tree_is_a_letter() -> None:
     root, parts = bent("Array", array())
-    assert letter.read(root, parts, LIMIT) == written(payload=bytes(100))
+    assert letter.read(root, dict(parts), LIMIT) == written(payload=bytes(100))
 
 
 def test_a_repeated_chunk_takes_no_memory() -> None:
@@ -202,7 +202,7 @@ def test_a_repeated_chunk_takes_no_memory() -> None:
     parts[named(chunk)] = chunk
     tracemalloc.start()
     with pytest.raises(WireError):
-        letter.read(root, parts, 1 << 20)
+        letter.read(root, dict(parts), 1 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -219,14 +219,14 @@ def test_whatever_is_changed_is_a_wire_error_or_the_same(data: st.DataObject) ->
     end = data.draw(st.integers(start, min(start + 40, len(content))))
     parts[name] = content[:start] + data.draw(st.binary(max_size=20)) + content[end:]
     with suppress(WireError):
-        assert letter.read(root, parts, LIMIT) == wanted  # the message's own metadata is never looked at
+        assert letter.read(root, dict(parts), LIMIT) == wanted  # the message's own metadata is never looked at
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.binary(max_size=60)))
 def test_arbitrary_objects_are_a_wire_error(parts: Parts) -> None:
     with pytest.raises(WireError):
-        letter.read("a", parts, LIMIT)
+        letter.read("a", dict(parts), LIMIT)
 
 
 def tree(depth: int, width: int) -> ObjectTree:
