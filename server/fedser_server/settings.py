@@ -77,15 +77,5 @@ class StudySettings(Settings):
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the result: a study goes on only with the same ones."""
-        told = (
-            "method",
-            "schedule",
-            "utterances",
-            "personal",
-            "leave",
-            "aggregation",
-            "seed",
-            "largest_norm",
-            "rounds",
-        )
-        return self.model_dump(mode="json", include=set(told))
+        running = {"sites", "quorum", "deadline", "patience", "lifetime"}
+        return self.model_dump(mode="json", exclude=running)

@@ -176,6 +176,17 @@ def test_a_finished_study_asks_only_those_that_did_not_answer(study: Study, undi
     assert again.orders[0] in post.orders  # answered with the stored bytes
 
 
+def test_a_site_that_finished_before_the_cut_is_not_asked_again(study: Study, undisturbed: torch.Tensor) -> None:
+    sites = study.sites()
+    with pytest.raises(CutError):  # two answers to the order to finish came, and the third site was not asked
+        study.rounds(Post(sites, cut_after=3 * ROUNDS + 2)).run()
+    finished = status(study.folder)["finished"]
+    assert finished == ["site-1", "site-2"]
+    again = Post(sites)
+    assert torch.equal(study.rounds(again).run(finished=frozenset(finished)), undisturbed)
+    assert [site for site, _ in again.orders] == ["site-3"]
+
+
 def test_orders_that_expired_meanwhile_are_sent_with_a_larger_attempt(
     study: Study, undisturbed: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
