@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fedser.commands import (
     adapt,
     bench,
@@ -22,31 +18,7 @@ from fedser.commands import (
     train,
 )
 
-app = typer.Typer(
-    help="Federated, source-free, privacy-preserving adaptation of speech-emotion models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from fedser import __version__
-
-        typer.echo(f"fedser {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Federated, source-free, privacy-preserving adaptation of speech-emotion models."""
-
+app = entry.program("fedser", "Federated, source-free, privacy-preserving adaptation of speech-emotion models.")
 
 app.command("demo")(demo.demo)
 app.add_typer(corpus.app, name="corpus")

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fedser.commands import entry
 from fedser_client.commands import audit, join, run, status
 
-app = typer.Typer(
-    help="The data holder's node: adapt a provider's model to recordings that never leave this site.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = entry.program(
+    "fedser-client", "The data holder's node: adapt a provider's model to recordings that never leave this site."
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from fedser import __version__
-
-        typer.echo(f"fedser-client {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """The data holder's node: adapt a provider's model to recordings that never leave this site."""
-
 
 app.command("join")(join.join)
 app.command("run")(run.run)

@@ -18,6 +18,37 @@ from fedser.errors import FedserError, UsageError
 INTERRUPTED, TERMINATED = 130, 143  # 128 and the signal's number, as shells count
 
 
+def program(name: str, about: str) -> typer.Typer:
+    """A command line to assemble commands on.
+
+    Args:
+        name: of the program, as ``--version`` prints it.
+        about: the help's first line.
+    """
+    app = typer.Typer(
+        help=about,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            from fedser import __version__
+
+            typer.echo(f"{name} {__version__}")
+            raise typer.Exit
+
+    @app.callback(help=about)
+    def options(
+        version: bool = typer.Option(False, "--version", callback=show, is_eager=True, help="Print the version."),
+    ) -> None:
+        pass
+
+    return app
+
+
 def run(app: typer.Typer) -> NoReturn:
     """Run a command line and exit with its code.
 

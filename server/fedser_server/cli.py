@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fedser.commands import entry
 from fedser_server.commands import backup, invite, renew, sites, start, status, stop
 
-app = typer.Typer(
-    help="The provider's node: invite sites, publish a source bundle, run rounds.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from fedser import __version__
-
-        typer.echo(f"fedser-server {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """The provider's node: invite sites, publish a source bundle, run rounds."""
-
+app = entry.program("fedser-server", "The provider's node: invite sites, publish a source bundle, run rounds.")
 
 app.command("start")(start.start)
 app.command("status")(status.status)
