@@ -102,14 +102,12 @@ def simulate(
         local, normaliser = local_data(speech, model, bundle.linear(), header.normalisation, mask)
         members.append(SiteWorld(name, tuple(range(len(speech))), local, normaliser))
     planned = plan(STUDY, settings, bundle)
-    own = settings.aggregation
-    rate = {} if own.rate is None else {"rate": own.rate}
     joined = federate(
         members,
         model,
         adapt.make(settings.method.name, settings.method.options),
         planned.schedule,
-        RoundSettings.model_validate({"momentum": own.momentum, "weighting": own.weighting, **rate}),
+        RoundSettings(aggregation=settings.aggregation, encoding=settings.encoding),
         Policy(),
         study=STUDY,
         rounds=planned.rounds,

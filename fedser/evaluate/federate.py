@@ -13,11 +13,13 @@ from fedser.bundle.keys import SigningKey
 from fedser.errors import ConfigError
 from fedser.evaluate.simulation_settings import RoundSettings
 from fedser.evaluate.world import SiteWorld
+from fedser.federation.aggregation import server_stages
 from fedser.federation.layout import pack, unpack
+from fedser.federation.local import adapt_locally
 from fedser.federation.policy import Policy
 from fedser.federation.provider import Plan, Provider, Refused, travelling
 from fedser.federation.site import Site
-from fedser.federation.stages import ServerState, apply_update, average
+from fedser.federation.stages import ServerState, SiteStage
 from fedser.models import EmotionClassifier
 
 Watch = Callable[[int, list[nn.Module]], None]
@@ -63,6 +65,7 @@ def federate(
     personal_steps: int,
     seed: int,
     watch: Watch | None = None,
+    stages: Mapping[str, Sequence[SiteStage]] | None = None,
 ) -> Joined:
     """Run all rounds and the order to finish.
 
@@ -78,6 +81,7 @@ def federate(
         personal_steps: of the last adaptation, which stays at the site.
         seed: of the study.
         watch: called before the first round (0) and after each with every member's view of the joint model.
+        stages: what some sites, by name, do to their update after they adapted; for studies of hostile sites.
 
     Raises:
         ConfigError: nothing would travel.
@@ -92,7 +96,11 @@ def federate(
         )
     key = _fresh_key()
     keys = {site.name: _fresh_key() for site in members}
-    sites = {site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex) for site in members}
+    after = {site.name: (adapt_locally, *(stages or {}).get(site.name, ())) for site in members}
+    sites = {
+        site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex, stages=after[site.name])
+        for site in members
+    }
     plan = Plan(
         study=study,
         sites={name: own.public_hex for name, own in keys.items()},
@@ -105,8 +113,7 @@ def federate(
         seed=seed,
         encoding=settings.encoding,
     )
-    stages = (average(weighting=settings.weighting), apply_update(settings.momentum, settings.rate))
-    provider = Provider(plan, key, InProcess(sites), stages)
+    provider = Provider(plan, key, InProcess(sites), server_stages(settings.aggregation))
 
     def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:
         if watch is not None:

@@ -12,6 +12,7 @@ from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
 from fedser.config import Settings
 from fedser.evaluate.partition import PartitionSettings
+from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Encoding
 from fedser.models import ModelSettings
@@ -84,19 +85,14 @@ class RoundSettings(Settings):
         rounds: exchanges.
         personal: share of the local steps that ``personal`` keeps for the last adaptation at the site.
         personal_rounds: exchanges of ``personal`` before it; as many as ``rounds`` when None.
-        weighting: of the mean: ``uniform``, or by the sites' coarse ``counts``.
-        momentum: of the server: the share of its last velocity that is added to a round's update; 0 is none.
-        rate: the server's step, in joint updates. The mean of updates that only partly agree is shorter than
-            each of them, so a step of 1 falls behind the sites' own progress.
+        aggregation: how updates become the next model.
         encoding: of the updates' values: 4 bytes each (``f32``), 2 (``f16``), or 1 (``i8``, with one scale a tensor).
     """
 
     rounds: int = Field(default=5, ge=1)
     personal: float = Field(default=0.3, ge=0, le=1)
     personal_rounds: int | None = Field(default=None, ge=1)
-    weighting: Literal["uniform", "counts"] = "uniform"
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    rate: float = Field(default=3.0, gt=0, le=10)
+    aggregation: AggregationSettings = AggregationSettings()
     encoding: Encoding = "f32"
 
 

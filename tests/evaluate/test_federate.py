@@ -30,7 +30,7 @@ def joint(encoding: str, policy: Policy | None = None) -> Tensor:
         model,
         make("ecan"),
         Schedule(steps=8, batch_size=16, learning_rate=0.01),
-        validate(RoundSettings, {"encoding": encoding, "rate": 1.0}),
+        validate(RoundSettings, {"encoding": encoding, "aggregation": {"rate": 1.0}}),
         policy or Policy(),
         study="study",
         rounds=2,
