@@ -1,10 +1,11 @@
 """What two of ten sites that flip the sign of their update cost, by aggregation rule.
 
-The target's utterances are spread over ten sites (Dirichlet, alpha 1 over the emotions); two of them, the third and
-the eighth, send the negative of their update, as it is or ten times as long, which still lies within the norm that
-a provider accepts. UAR of the joint model over all sites, percent, mean ± standard deviation over seeds::
+The target's utterances are spread over ten sites (Dirichlet over the emotions; alpha 100 makes them alike, 1 unlike);
+two of them, the third and the eighth, send the negative of their update, as it is or ten times as long, which still
+lies within the norm that a provider accepts. UAR of the joint model over all sites, percent, mean ± standard deviation
+over seeds::
 
-    python benchmarks/hostile_sites.py emodb=DIR emovo=DIR [--seeds 3] [--out out/hostile.json]
+    python benchmarks/hostile_sites.py emodb=DIR emovo=DIR [--seeds 3] [--alpha 100] [--out out/hostile.json]
 
 The first corpus is the source's. One process, one thread.
 """
@@ -78,6 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs=2, metavar="NAME=DIR")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--alpha", type=float, default=100.0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     one_thread()
@@ -85,7 +87,7 @@ def main() -> int:
     settings = SimulationSettings(
         source=SourceSettings(corpora=source),
         target=TargetSettings(corpora=target),
-        partition=PartitionSettings.model_validate({"by": "dirichlet", "sites": SITES, "alpha": 1.0}),
+        partition=PartitionSettings.model_validate({"by": "dirichlet", "sites": SITES, "alpha": given.alpha}),
     )
     world = build(settings, CPU)
     found: dict[str, dict[str, list[float]]] = {rule: {f"{s:g}": [] for s in STRENGTHS} for rule in RULES}
