@@ -205,7 +205,7 @@ def check_push(push: Any, objects: dict[str, bytes], told: Recorded) -> tuple[An
         check_metadata(inner.metadata)
     else:
         check_metadata(message_pb2.Metadata.FromString(body["Message"]))
-    reply = letter.read(tree.object_id, objects, 1 << 24)
+    reply = letter.read(tree.object_id, dict(objects), 1 << 24)
     message, flat = wire.decode_reply(reply, told.reply_key)
     assert isinstance(message, (Update, Refusal))
     plain = asdict(message)

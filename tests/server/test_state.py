@@ -111,6 +111,8 @@ from pathlib import Path
 from fedser.errors import OutputError
 from fedser_server.state import State
 
+warm = State.open(Path(sys.argv[2]) / "warm")  # what is imported late must come before another user's eyes look
+warm.roster.invite("site-a", 60), warm.remember(address="a.example:1"), warm.renew_order_key()
 if os.getuid() == 0:  # root may write everywhere
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 folder = Path(sys.argv[1])
@@ -137,7 +139,9 @@ def test_a_read_only_state_is_a_clear_error(tmp_path: Path) -> None:
     try:
         if os.getuid() == 0:
             os.chown(home, 65534, 65534)
-        done = subprocess.run([sys.executable, "-c", READ_ONLY, home], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, home, tmp_path], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     finally:
         shutil.rmtree(home)
