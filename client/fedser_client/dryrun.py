@@ -20,7 +20,7 @@ NEVER = (
     "normalisation statistics, the site's and each speaker's",
     "pseudo-labels, probabilities, the memory bank and the personal model",
     "file names, speakers, the number of utterances of a class, and the exact number of utterances",
-    "run times, error texts and this policy",
+    "error texts, this policy, and run times (but the provider sees when an answer arrives)",
 )
 
 
@@ -102,6 +102,8 @@ def text(told: dict[str, Any]) -> str:
             lines.append("the policy lets no tensor leave: every order to train would be refused")
         if not told["takes_part"]:
             lines.append("this site has fewer utterances or speakers than its policy asks for: it would refuse orders")
+    if told["rounds"]:
+        lines += ["", "A change of weights can still reveal something about the recordings behind it; nothing masks it."]
     lines += ["", "never leaves:", *(f"  {thing}" for thing in told["never"])]
     return "\n".join(lines)
 
