@@ -103,7 +103,7 @@ def text(told: dict[str, Any]) -> str:
         if not told["takes_part"]:
             lines.append("this site has fewer utterances or speakers than its policy asks for: it would refuse orders")
     if told["rounds"]:
-        lines += ["", "A change of weights can still reveal something about the recordings behind it; nothing masks it."]
+        lines += ["", "A change of weights can still reveal something about the recordings; nothing masks it."]
     lines += ["", "never leaves:", *(f"  {thing}" for thing in told["never"])]
     return "\n".join(lines)
 
