@@ -166,7 +166,7 @@ def _fleet_ways(fleet: Any, largest: int) -> dict[str, Way]:  # noqa: ANN401 - f
         "push-object": max(letter.CHUNK, letter.HEAD_LIMIT) + _CALLS,
         "push-messages": _CALLS + 128 * letter.most_objects(largest),
     }
-    return {PREFIX + name: Way("POST", fleet.app, sizes.get(name, _CALLS), signed=True) for name in ROUTES}
+    return {PREFIX + name: Way("POST", fleet, sizes.get(name, _CALLS), signed=True) for name in ROUTES}
 
 
 class _Sites:

@@ -330,7 +330,7 @@ def study(desk: Any, running: Any, certificate: Any, order_key: Any, signed: Any
 
     room = Mailroom(1 << 22, deadline=60)
     records: list[Any] = []
-    fleet, own = Routes(room, hold=1.0, record=records.append).app, desk.app()
+    fleet, own = Routes(room, hold=1.0, record=records.append), desk.app()
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
         await (fleet if scope["path"].startswith(PREFIX) else own)(scope, receive, send)

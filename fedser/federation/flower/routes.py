@@ -1,7 +1,8 @@
 """Flower's fleet routes, with the binding between its authentication and its handlers.
 
-Flower's router, error translator, protobuf middleware and node authentication run unchanged. The rounds and the
-routes share the process, so a poll for mail can be held until there is some.
+Flower's protobuf checks, node authentication, handlers and error translator run unchanged, one after the other in one
+ASGI application: its own stack of middlewares around a router costs several times what the handlers do. The rounds and
+the routes share the process, so a poll for mail can be held until there is some.
 """
 
 from __future__ import annotations
@@ -9,32 +10,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from fastapi import HTTPException, Request, Response
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.supercore.error import http_error_translator
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
-from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
-from flwr.superlink.routers.fleet.router import router as fleet_router
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.servicer.fleet import fleet_handlers as handlers
+from google.protobuf.message import Message as Protobuf
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from fedser.federation.flower.binding import NotAllowedError
 from fedser.federation.flower.mailroom import Mailroom
 
 PREFIX = "/v1/fleet/"
-#: What a site needs. Not served: register, unregister, get-run, get-fab.
-ROUTES = (
-    "activate-node",
-    "deactivate-node",
-    "send-node-heartbeat",
-    "pull-messages",
-    "pull-object",
-    "confirm-message-received",
-    "push-messages",
-    "push-object",
-)
+#: What a site needs: the request's type, Flower's handler, and what beside the state it takes. Not served: register,
+#: unregister, get-run, get-fab.
+_CALLS: Mapping[str, tuple[type[Protobuf], Callable[..., Protobuf], tuple[str, ...]]] = {
+    "activate-node": (fleet_pb2.ActivateNodeRequest, handlers.activate_node, ()),
+    "deactivate-node": (fleet_pb2.DeactivateNodeRequest, handlers.deactivate_node, ()),
+    "send-node-heartbeat": (heartbeat_pb2.SendNodeHeartbeatRequest, handlers.send_node_heartbeat, ()),
+    "pull-messages": (fleet_pb2.PullMessagesRequest, handlers.pull_messages, ("store",)),
+    "pull-object": (message_pb2.PullObjectRequest, handlers.pull_object, ()),
+    "confirm-message-received": (
+        message_pb2.ConfirmMessageReceivedRequest,
+        handlers.confirm_message_received,
+        ("store",),
+    ),
+    "push-messages": (fleet_pb2.PushMessagesRequest, handlers.push_messages, ()),
+    "push-object": (message_pb2.PushObjectRequest, handlers.push_object, ()),
+}
+ROUTES = tuple(_CALLS)
+_LARGE = 1 << 16  # bytes of a body whose digests are taken beside the event loop
 _TURN = 10.0  # seconds for which a site waits for its turn to send before it must ask again
 
 
@@ -47,8 +59,7 @@ class Routes:
         intake: bytes of replies that may lie in memory at a time; at least one reply is taken.
         record: called with each refused request.
 
-    Attributes:
-        app: the ASGI application.
+    An ASGI application.
     """
 
     def __init__(
@@ -66,63 +77,61 @@ class Routes:
         self._bells: dict[int, asyncio.Event] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         mailroom.ring = self._ring
-        self.app = FastAPI(
-            docs_url=None,
-            redoc_url=None,
-            openapi_url=None,
-            middleware=[
-                Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
-                Middleware(ProtobufTranslationMiddleware),
-                Middleware(BaseHTTPMiddleware, dispatch=self._witness),
-                Middleware(NodeAuthMiddleware),
-                Middleware(BaseHTTPMiddleware, dispatch=self._bind),
-            ],
-        )
-        self.app.state.linkstate_factory = mailroom.factory
-        self.app.state.enable_supernode_auth = True
-        wanted = {PREFIX + name for name in ROUTES}
-        self.app.router.routes.extend(r for r in fleet_router.routes if getattr(r, "path", "") in wanted)
+        # Flower's authentication finds the state by way of an application.
+        self._home = SimpleNamespace(state=SimpleNamespace(linkstate_factory=mailroom.factory))
 
-    async def _witness(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Record whom Flower's node authentication turns away: a site that speaks in another's name."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request({**scope, "app": self._home}, receive)
+        response = await http_error_translator(request, self._respond)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        """Parse, authenticate, bind, handle."""
+        name = request.url.path.removeprefix(PREFIX)
+        if name not in _CALLS or request.method != "POST":
+            raise HTTPException(404, "there is nothing here")
+        kind, handler, more = _CALLS[name]
+        body = await request.body()
+        ProtobufTranslationMiddleware._check_request_media_type(request)
+        message = ProtobufTranslationMiddleware._parse_request(body, kind)
+        request.state.protobuf_request = message
         try:
-            return await call_next(request)
-        except HTTPException as error:
-            if error.status_code == 401:
-                site = request.scope.get("state", {}).get("site", "unknown")
-                self._record({"event": "refused", "site": site, "route": request.url.path, "why": error.detail})
+            authenticate_node(request)
+        except HTTPException as error:  # a site that speaks in another's name
+            site = request.scope.get("state", {}).get("site", "unknown")
+            self._record({"event": "refused", "site": site, "route": request.url.path, "why": error.detail})
             raise
+        state = self._room.factory.state()
+        call = partial(handler, request=message, state=state, **({"store": state.object_store} if more else {}))
+        answer = await self._bound(message, call, request.url.path, len(body))
+        return Response(answer.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
 
-    async def _bind(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Hold an authenticated request against its sender's mail."""
-        message = getattr(request.state, "protobuf_request", None)
-        if message is None:
-            return await call_next(request)
-        if isinstance(message, ActivateNodeRequest):
+    async def _bound(self, message: Any, call: Callable[[], Protobuf], path: str, size: int) -> Protobuf:  # noqa: ANN401
+        """Hold an authenticated request against its sender's mail, and handle it."""
+        if isinstance(message, fleet_pb2.ActivateNodeRequest):
             if not self._room.returned(message.public_key):
                 raise HTTPException(401, "unknown node")
-            return await call_next(request)
+            return call()
         node = message.node.node_id if hasattr(message, "node") else getattr(message, "node_id", 0)
         site = self._room.site_of(node)
         if site is None:
             raise HTTPException(401, "unknown node")
         self._room.hear(node)
         try:
-            if isinstance(message, PushMessagesRequest):
+            if isinstance(message, fleet_pb2.PushMessagesRequest):
                 await self._turn(node)
-            elif isinstance(message, PullMessagesRequest):
+            elif isinstance(message, fleet_pb2.PullMessagesRequest):
                 await self._mail(node)
             self._room.binding.before(node, message)
         except NotAllowedError as error:
-            self._record({"event": "refused", "site": site, "route": request.url.path, "why": str(error)})
+            self._record({"event": "refused", "site": site, "route": path, "why": str(error)})
             raise HTTPException(403, str(error)) from None
-        response = await call_next(request)
-        answer = getattr(request.state, "protobuf_response", None)
-        if answer is not None:
-            mail = self._room.binding.after(node, message, answer)
-            if mail is not None and not self._room.take_in(mail):
-                raise HTTPException(409, "the reply was not stored")
-        return response
+        answer = await run_in_threadpool(call) if size > _LARGE else call()
+        mail = self._room.binding.after(node, message, answer)
+        if mail is not None and not self._room.take_in(mail):
+            raise HTTPException(409, "the reply was not stored")
+        return answer
 
     async def _mail(self, node: int) -> None:
         """Wait until there is mail for a node, for as long as a poll is held."""

@@ -90,7 +90,7 @@ def network(tmp_path: Path) -> Iterator[Any]:
         routes = Routes(room, hold=hold, intake=intake, record=records.append)
         cert, key = certificate(tmp_path)
         config = uvicorn.Config(
-            routes.app,
+            routes,
             host="127.0.0.1",
             port=0,
             ssl_certfile=cert,

@@ -440,7 +440,7 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     # what is not served, or not understood
     "get-run": (404, lambda w: w.call("get-run", GetRunRequest(node=w.me(), run_id=w.run))),
     "get-fab": (404, lambda w: w.call("get-fab", GetFabRequest(node=w.me(), run_id=w.run))),
-    "register": (401, lambda w: w.call("register-node", fleet.RegisterNodeFleetRequest(public_key=public(w, A)))),
+    "register": (404, lambda w: w.call("register-node", fleet.RegisterNodeFleetRequest(public_key=public(w, A)))),
     "unregister": (404, lambda w: w.call("unregister-node", fleet.UnregisterNodeFleetRequest(node_id=w.node[A]))),
     "no protobuf": (400, lambda w: w.call("push-messages", b"\xff\xff\xff")),
 }
