@@ -16,6 +16,7 @@ LAYERS = {
     "fedser.errors": 0,
     "fedser.config": 0,
     "fedser.files": 0,
+    "fedser.lockfile": 0,
     "fedser.console": 0,
     "fedser.compute": 0,
     "fedser.provenance": 0,

@@ -15,16 +15,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from fedser import lockfile
 from fedser.config import validate
 from fedser.errors import ConfigError, OutputError, StateError
 from fedser.files import output_folder, write_text
@@ -126,45 +124,19 @@ class SiteFolder:
         body = json.dumps({**self.status(), **facts}, ensure_ascii=False)
         write_text(self.file("status.json"), body + "\n", mode=0o600)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for this process.
 
         Raises:
             StateError: another process holds it; the message names the process.
             OutputError: the folder cannot be written.
         """
-        try:
-            held = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"{self.file('lock')} cannot be written: {reason}.", "Check its permissions.") from None
-        try:
-            if not _taken(held):
-                raise StateError(
-                    f"{self.path} is in use by process {_pid(held) or 'unknown'}.",
-                    "Wait until that process has ended, or stop it.",
-                )
-            os.ftruncate(held, 0)
-            os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
-            yield
-            os.ftruncate(held, 0)
-        finally:
-            os.close(held)  # lets the lock go, as the end of the process does
+        return lockfile.held(self.file("lock"), "Wait until that process has ended, or stop it.")
 
     def holder(self) -> int | None:
-        """The process that works on the folder now; None without one."""
-        try:
-            held = os.open(self.file("lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _pid(held) or 0
-        finally:
-            os.close(held)
-        return None
+        """The process that works on the folder now, 0 where it has not told its id yet; None without one."""
+        found = lockfile.holder(self.file("lock"))
+        return 0 if found == lockfile.UNNAMED else found
 
 
 def check_private(path: Path) -> None:
@@ -180,23 +152,6 @@ def check_private(path: Path) -> None:
         raise StateError(f"{path} belongs to another user.", "Run the node as that user, or name another --state.")
     if about.st_mode & 0o077:
         raise StateError(f"{path} is open to other users.", f"Run: chmod 700 '{path}'")
-
-
-def _taken(held: int) -> bool:
-    """Take the lock; a look by :meth:`SiteFolder.holder` may be in the way for a moment."""
-    for pause in (0.05, 0.1, 0.2, 0.0):
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(pause)
-        else:
-            return True
-    return False
-
-
-def _pid(held: int) -> int | None:
-    text = os.pread(held, 32, 0).strip()
-    return int(text) if text.isdigit() else None
 
 
 def _json(path: Path) -> dict[str, Any]:

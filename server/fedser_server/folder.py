@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from fedser import lockfile
 from fedser.errors import OutputError, StateError
 
 RESTORE = "Restore the folder from a backup (fedser-server restore)."
@@ -65,80 +65,24 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: the lock file cannot be made.
     """
-    with _opened(folder / "edit.lock") as descriptor:
+    with lockfile.opened(folder / "edit.lock") as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[None]:
+def running(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder as the one running node.
 
     Raises:
         StateError: another process holds it; the message names its id.
         OutputError: the lock file cannot be written.
     """
-    with _opened(folder / "lock") as descriptor:
-        if not _taken(descriptor):
-            raise StateError(
-                f"The state folder {folder} is in use by process {_pid(descriptor) or '(unknown)'}.",
-                "Stop that one (fedser-server stop), or name another folder with --state.",
-            )
-        try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {_reason(error)}.", "Make room on its disk.") from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
+    return lockfile.held(folder / "lock", "Stop that one (fedser-server stop), or name another folder with --state.")
 
 
 def holder(folder: Path) -> int | None:
     """The process that runs a node on this folder; None where no node runs."""
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _pid(descriptor) or -1
-    finally:
-        os.close(descriptor)
-    return None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be opened: {_reason(error)}.", "Check the folder's permissions.") from None
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    """Take the lock; a look by :func:`holder` may be in the way for a moment."""
-    for wait in (0.05, 0.1, 0.2, None):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if wait is not None:
-                time.sleep(wait)
-        else:
-            return True
-    return False
-
-
-def _pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 32, 0).decode("ascii", errors="replace").strip()
-    return int(text) if text.isdigit() else None
+    return lockfile.holder(folder / "lock")
 
 
 def _reason(error: OSError) -> str:
