@@ -179,20 +179,24 @@ class _Sites:
         self._admit, self._expel = admit, expel
         self._credentials = Credentials()
         self._known: dict[bytes, str] = {}
-        self._entries: Mapping[str, Any] = {}
+        self._entries: Mapping[str, Any] | None = None
+        self._enrolled: Mapping[str, str] = {}
 
     def enrolled(self) -> Mapping[str, str]:
         """Reply keys of the sites that may take part, by name."""
         entries = self._roster.entries()
-        if entries != self._entries:
-            self._entries = entries
+        if entries is not self._entries:  # asked for each request: the same object means the same file
             known = {e.node_key.encode(): name for name, e in entries.items() if e.status == "enrolled" and e.node_key}
             for site in set(self._known.values()) - set(known.values()):
                 self._expel(site)
             for key, site in known.items():
                 self._admit(site, key)
             self._known = known
-        return {name: e.reply_key for name, e in entries.items() if e.status == "enrolled" and e.reply_key}
+            self._enrolled = {
+                name: e.reply_key for name, e in entries.items() if e.status == "enrolled" and e.reply_key
+            }
+            self._entries = entries
+        return self._enrolled
 
     def authenticate(self, headers: list[tuple[bytes, bytes]]) -> str:
         """The site that sent a request.

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,6 +83,11 @@ class _File(Settings):
     sites: tuple[SiteEntry, ...] = ()
     retired: tuple[str, ...] = ()
 
+    @cached_property
+    def by_name(self) -> dict[str, SiteEntry]:
+        """The sites by name; one and the same object for one state of the file."""
+        return {site.name: site for site in self.sites}
+
     @model_validator(mode="after")
     def _unique(self) -> _File:
         if len({site.name for site in self.sites}) != len(self.sites):
@@ -111,7 +117,7 @@ class Roster:
         Raises:
             StateError: the file is missing, damaged or open to other users.
         """
-        return {site.name: site for site in self._read().sites}
+        return self._read().by_name
 
     def invite(self, name: str, lifetime: float, now: float | None = None) -> str:
         """Put a new site on the roster and return its token, which is stored nowhere.

@@ -11,7 +11,7 @@ import hashlib
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -33,7 +33,7 @@ class Credentials:
         self._seen: set[bytes] = set()  # digests: a key in PEM is ten times as long
         self._order: deque[tuple[float, bytes]] = deque()
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]], known: Iterable[bytes]) -> bytes:
+    def check(self, headers: Iterable[tuple[bytes, bytes]], known: Container[bytes]) -> bytes:
         """The node key, PEM, whose holder made this request.
 
         Args:
@@ -45,7 +45,7 @@ class Credentials:
                 outside its window or was used before, or the signature does not fit.
         """
         key, signature, timestamp = _read(headers)
-        if key not in set(known):
+        if key not in known:
             raise EnrolmentError("The node key is not enrolled.", _HINT)
         age = _age(timestamp)
         if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
