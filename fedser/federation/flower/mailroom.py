@@ -15,7 +15,11 @@ from flwr.app.metadata import Metadata
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
@@ -179,12 +183,13 @@ class Mailroom:
             message_type="train",
         )
         metadata.delivered_at = ""
-        message = make_message(metadata, letter.content(order))
-        metadata.__dict__["_message_id"] = message.object_id
-        objects = get_all_nested_objects(message)
+        with no_object_id_recompute():  # each object's digest is taken once
+            message = make_message(metadata, letter.content(order))
+            metadata.__dict__["_message_id"] = message.object_id
+            objects, tree = get_all_nested_objects(message), get_object_tree(message)
         # Contents that another site's order has too are kept once.
         kept = {name: self._store.get(name) or part.deflate() for name, part in objects.items()}
-        mail = Mail(site, node, remove_content_from_message(message), get_object_tree(message), kept)
+        mail = Mail(site, node, remove_content_from_message(message), tree, kept)
         with self.binding.lock:
             self.lay(mail)
             self.binding.open[node] = mail

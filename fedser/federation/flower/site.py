@@ -34,7 +34,11 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -172,18 +176,19 @@ class Line:
             NetworkError: the provider cannot be reached.
             EnrolmentError: it no longer knows this node.
         """
-        message = Message(letter.content(data), reply_to=order.header)
-        message.metadata.__dict__["_message_id"] = message.object_id
+        with no_object_id_recompute():  # each object's digest is taken once
+            message = Message(letter.content(data), reply_to=order.header)
+            message.metadata.__dict__["_message_id"] = message.object_id
+            objects, tree = get_all_nested_objects(message), get_object_tree(message)
         request = PushMessagesRequest(
             node=self._node,
             messages_list=[message_to_proto(remove_content_from_message(message))],
-            message_object_trees=[get_object_tree(message)],
+            message_object_trees=[tree],
             clientapp_runtime_list=[0.0],
         )
         about = order.header.metadata
         try:
             opened = self._open(request)
-            objects = get_all_nested_objects(message)
 
             def push(name: str) -> bool:
                 return self._push(about.run_id, opened.session_id, name, objects[name].deflate())
