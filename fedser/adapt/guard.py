@@ -1,0 +1,182 @@
+"""The guard: per site, which of several adapted models to use, or none of them, decided without labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedser.adapt import scores
+from fedser.adapt.loop import adapt
+from fedser.adapt.method import Method
+from fedser.adapt.methods import METHODS, make
+from fedser.adapt.probabilities import outputs, probabilities
+from fedser.adapt.schedule import Schedule
+from fedser.config import Settings
+from fedser.models import EmotionClassifier, LinearClassifier
+
+CANDIDATES = tuple(name for name in ("source", "shot", "nrc", "aad", "ecan", "fedser") if name in METHODS)
+
+
+class GuardSettings(Settings):
+    """When the source model is kept.
+
+    Attributes:
+        fewest: utterances below which nothing is adapted to.
+    """
+
+    fewest: int = Field(default=30, ge=2)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that the guard may choose.
+
+    Attributes:
+        name: of the method; the first candidate is ``source``.
+        model: features [B, \\*shape] to logits [B, C].
+        probabilities: its answers for the site's own utterances [N, C].
+        embedding: its bottleneck outputs [N, d]; None where it has none.
+    """
+
+    name: str
+    model: nn.Module
+    probabilities: Tensor
+    embedding: Tensor | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the guard chose.
+
+    Attributes:
+        name: the candidate's.
+        reason: one sentence.
+        scores: candidate → label-free score → value.
+    """
+
+    name: str
+    reason: str
+    scores: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The result of an adaptation under guard.
+
+    Attributes:
+        model: the chosen candidate's, in evaluation mode.
+        choice: which, and why.
+        history: of the chosen candidate's adaptation.
+        steps: gradient steps of the chosen candidate.
+        candidates: all of them.
+    """
+
+    model: nn.Module
+    choice: Choice
+    history: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    candidates: tuple[Candidate, ...] = ()
+
+
+def candidate(
+    name: str, model: nn.Module, x: Tensor, *, temperature: float = 1.0, class_mask: Tensor | None = None
+) -> Candidate:
+    """What the guard needs to know of a model, from one full pass over the site's utterances x [N, \\*shape]."""
+    x = x.to(next(model.parameters()).device)
+    mask = None if class_mask is None else class_mask.to(x.device)
+    if not isinstance(model, EmotionClassifier):  # the temperature was calibrated for the classifier
+        return Candidate(name, model, probabilities(model, x, 1.0, mask), None)
+    return Candidate(name, model, probabilities(model, x, temperature, mask), outputs(model, x, mask)[0])
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    x: Tensor,
+    *,
+    temperature: float = 1.0,
+    class_mask: Tensor | None = None,
+    settings: GuardSettings = GuardSettings(),
+) -> Choice:
+    """Choose one of the candidates without labels.
+
+    Args:
+        candidates: of one site; one of them is ``source``.
+        x: the site's normalised features [N, \\*shape].
+        temperature: divides the logits.
+        class_mask: bool [C], true for the classes that can occur at the site; None means all.
+        settings: see :class:`GuardSettings`.
+
+    Returns:
+        The choice; the source where nothing else is better founded.
+    """
+    table = {each.name: _scores(each, candidates) for each in candidates}
+    if len(x) < settings.fewest:
+        return Choice("source", f"{len(x)} utterances are too few to adapt to.", table)
+    best = max(candidates, key=lambda each: table[each.name]["consensus"])
+    return Choice(best.name, f"{best.name} agrees best with the other candidates.", table)
+
+
+def adapt_guarded(
+    model: EmotionClassifier,
+    x: Tensor,
+    methods: Sequence[Method] | None = None,
+    schedule: Schedule | None = None,
+    *,
+    seed: int,
+    linear: LinearClassifier | None = None,
+    class_mask: Tensor | None = None,
+    temperature: float = 1.0,
+    settings: GuardSettings = GuardSettings(),
+    on_method: Callable[[str], None] | None = None,
+) -> Guarded:
+    """Adapt by each method and keep what the guard chooses.
+
+    Args:
+        model: the source model; it is a candidate itself.
+        x: normalised features [N, \\*shape].
+        methods: those of :data:`CANDIDATES` when None.
+        schedule: each method's own when None.
+        seed, linear, class_mask: as in :func:`fedser.adapt.adapt`.
+        temperature: divides the logits.
+        settings: the guard's.
+        on_method: called with each method's name before it runs.
+
+    Raises:
+        UsageError, TooLittleDataError, ConfigError: see :func:`fedser.adapt.adapt`.
+    """
+    wanted = [make(name) for name in CANDIDATES] if methods is None else list(methods)
+    found = [candidate("source", copy.deepcopy(model), x, temperature=temperature, class_mask=class_mask)]
+    runs: dict[str, tuple[list[dict[str, float]], int]] = {}
+    for method in wanted:
+        if method.name == "source" or len(x) < method.minimum:
+            continue
+        if on_method is not None:
+            on_method(method.name)
+        done = adapt(model, x, method, schedule, seed=seed, linear=linear, class_mask=class_mask)
+        runs[method.name] = (done.history, done.steps)
+        found.append(candidate(method.name, done.model, x, temperature=temperature, class_mask=class_mask))
+    choice = choose(found, x, temperature=temperature, class_mask=class_mask, settings=settings)
+    chosen = next(each for each in found if each.name == choice.name)
+    history, steps = runs.get(choice.name, ([], 0))
+    return Guarded(chosen.model.eval(), choice, history, steps, tuple(found))
+
+
+@torch.no_grad()
+def _scores(one: Candidate, candidates: Sequence[Candidate]) -> dict[str, float]:
+    p = one.probabilities
+    source = next(each for each in candidates if each.name == "source").probabilities
+    others = [scores.agreement(p, each.probabilities) for each in candidates if each is not one]
+    return {
+        "entropy": scores.entropy(p),
+        "mutual_information": scores.mutual_information(p),
+        "density": scores.soft_neighbourhood_density(p),
+        "balance": scores.balance(p),
+        "changed": scores.changed(p, source),
+        "consensus": fmean(others) if others else 1.0,
+    }

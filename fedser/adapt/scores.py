@@ -1,0 +1,112 @@
+"""Label-free scores of a classifier's answers at one site: pure functions of tensors.
+
+Probabilities p are [N, C] with rows that sum to 1, bottleneck outputs b are [N, d]; entropies are in nats. None of
+these can see a label, and none is the truth: :mod:`fedser.adapt.guard` says which of them decide, and docs/guard.md how
+well each of them follows the recall that it stands for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK = 1024  # rows of similarities computed at a time
+
+
+def entropy(p: Tensor) -> float:
+    """Mean entropy of the answers, (1/N) Σ_i H(p_i), from 0 (certain) to log C."""
+    return float(_entropies(p).mean())
+
+
+def mutual_information(p: Tensor) -> float:
+    """H(p̄) − (1/N) Σ_i H(p_i): how much the answers tell, in [0, log C] (Bridle et al., NIPS 1991)."""
+    return float(_entropies(p.mean(dim=0, keepdim=True)).sum() - _entropies(p).mean())
+
+
+def soft_neighbourhood_density(p: Tensor, temperature: float = 0.05) -> float:
+    """How dense the neighbourhoods of the answers are (Saito et al., ICCV 2021, eqs. 1 to 3); larger is denser.
+
+    Each row's similarities to the others (cosine of the softmax outputs) become a distribution by a softmax with a
+    small temperature; the score is the mean entropy of those, in [0, log(N − 1)]. Fewer than two rows give 0.
+    """
+    if len(p) < 2:
+        return 0.0
+    unit = functional.normalize(p, dim=1)
+    total = 0.0
+    for rows in torch.split(torch.arange(len(p), device=p.device), CHUNK):
+        similarity = unit[rows] @ unit.T / temperature
+        similarity.scatter_(1, rows.unsqueeze(1), -torch.inf)
+        total += float(_entropies(similarity.softmax(dim=1)).sum())
+    return total / len(p)
+
+
+def prototype_margin(b: Tensor, p: Tensor) -> float:
+    """Mean cosine to the own answer's prototype minus that to the nearest other one, in [−2, 2].
+
+    Prototypes are means of the bottleneck outputs of length 1 over the utterances that got the same answer. With one
+    answer everywhere there is no other prototype, and the margin is 0.
+    """
+    answers = p.argmax(dim=1)
+    seen, place = torch.unique(answers, return_inverse=True)
+    if len(seen) < 2:
+        return 0.0
+    f = functional.normalize(b, dim=1)
+    member = functional.one_hot(place, len(seen)).to(f.dtype)
+    cosine = f @ functional.normalize(member.T @ f, dim=1).T
+    own = cosine.gather(1, place.unsqueeze(1)).squeeze(1)
+    other = cosine.masked_fill(member.bool(), -torch.inf).max(dim=1).values
+    return float((own - other).mean())
+
+
+def agreement(p: Tensor, q: Tensor) -> float:
+    """Share of utterances to which p and q [N, C] give the same answer."""
+    return float((p.argmax(dim=1) == q.argmax(dim=1)).double().mean())
+
+
+def changed(p: Tensor, source: Tensor) -> float:
+    """Share of the source's answers that are others now."""
+    return 1.0 - agreement(p, source)
+
+
+def view_agreement(p: Tensor, views: Sequence[Tensor]) -> float:
+    """Mean agreement with the answers for disturbed copies of the same utterances, each [N, C]; 1 without any."""
+    return sum(agreement(p, view) for view in views) / len(views) if views else 1.0
+
+
+def neighbour_agreement(p: Tensor, features: Tensor, count: int = 5) -> float:
+    """Share of utterances whose nearest neighbours' mean answer is their own.
+
+    Args:
+        p: class probabilities [N, C].
+        features: in whose space neighbours are sought, by cosine: [N, d].
+        count: neighbours; at most N − 1 are taken. A single utterance has none, and agrees.
+    """
+    count = min(count, len(p) - 1)
+    if count < 1:
+        return 1.0
+    f = functional.normalize(features, dim=1)
+    same = 0.0
+    for rows in torch.split(torch.arange(len(p), device=p.device), CHUNK):
+        similarity = f[rows] @ f.T
+        similarity.scatter_(1, rows.unsqueeze(1), -torch.inf)
+        told = p[similarity.topk(count, dim=1).indices].mean(dim=1).argmax(dim=1)
+        same += float((told == p[rows].argmax(dim=1)).sum())
+    return same / len(p)
+
+
+def balance(p: Tensor) -> float:
+    """Entropy of the answers' shares over that of equal shares: 1 is even, 0 one answer everywhere."""
+    count = p.shape[1]
+    if count < 2:
+        return 1.0
+    shares = functional.one_hot(p.argmax(dim=1), count).double().mean(dim=0)
+    return float(_entropies(shares.unsqueeze(0))) / math.log(count)
+
+
+def _entropies(p: Tensor) -> Tensor:
+    h: Tensor = -torch.special.xlogy(p, p).sum(dim=1)
+    return h
