@@ -22,11 +22,13 @@ LAYERS = {
     "fedser.provenance": 0,
     "fedser.audio": 1,
     "fedser.losses": 1,
+    "fedser.pretrained": 1,
     "fedser.models": 2,
     "fedser.bundle": 3,
     "fedser.adapt": 4,
     "fedser.train": 4,
     "fedser.federation": 5,
+    "fedser.transfer": 6,  # above the federation, which may not know it
     "fedser.evaluate": 6,
     "fedser.demo": 7,
     "fedser.commands": 8,
