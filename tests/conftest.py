@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from fedser.pretrained import Pretrained
 
 CORPORA = ("emodb", "emovo", "ravdess", "urdu")
 
@@ -61,6 +65,28 @@ def fedser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
     return call
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Callable[[str], Pretrained]:
+    """Put random weights of a family's tiny encoder into the store; the same ones each time."""
+    from safetensors.torch import save_file
+
+    from fedser.compute import generator
+    from fedser.pretrained import Pretrained, weights
+    from fedser.pretrained.architectures import architecture
+
+    def make(family: str) -> Pretrained:
+        model = architecture(family, "tiny").build()
+        for name, parameter in model.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator("tiny encoder", family, name))
+            parameter.data.copy_(0.3 * drawn + (1.0 if "norm.weight" in name else 0.0))
+        path = tmp_path / f"{family}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+        digest = weights.obtain(str(path), family, "tiny")
+        return Pretrained.model_validate({"family": family, "size": "tiny", "weights": digest})
+
+    return make
 
 
 @dataclass(frozen=True)

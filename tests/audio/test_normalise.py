@@ -75,6 +75,25 @@ def test_spectrogram_is_normalised_per_band_over_utterances_and_frames() -> None
     assert np.allclose(own.std(axis=(0, 2)), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_pooled_layers_are_normalised_like_one_vector(rule: str) -> None:
+    """However many entries: a vector of the same length would pass for a waveform."""
+    raw, speakers = noise(8, 2, 5, 500) * 3 + 1, ["a", "b"] * 4
+    z = fit(raw, speakers, rule, kappa=3).transform(raw, speakers)
+    assert z.shape == raw.shape
+    for part in (slice(0, 3), slice(3, 5)):
+        alone = raw[:, :, part].flatten(1)
+        if rule != "auto":  # which looks at all entries together
+            torch.testing.assert_close(
+                z[:, :, part].flatten(1), fit(alone, speakers, rule, kappa=3).transform(alone, speakers)
+            )
+    fitted = fit(raw[:6], speakers[:6], rule)
+    fitted.observe(raw[6:7], "a")
+    assert fitted.speakers["a"].count == 4
+    again = SiteNormaliser.restore(fitted.tensors(), fitted.header())
+    assert torch.equal(again.transform(raw, speakers), fitted.transform(raw, speakers))
+
+
 def test_waveforms_are_normalised_one_by_one() -> None:
     raw = 0.1 * noise(3, 16000) + 0.02
     raw[2] = 0.5

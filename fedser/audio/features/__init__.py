@@ -12,9 +12,12 @@ import torch
 from fedser.audio.features import egemaps as _egemaps
 from fedser.audio.features import functionals as _functionals
 from fedser.audio.features import logmel as _logmel
+from fedser.audio.features import pretrained as _pretrained
 from fedser.audio.features import waveform as _waveform
 from fedser.audio.features.frames import groups, peak_normalised
 from fedser.audio.features.settings import FeatureSettings
+from fedser.errors import ConfigError
+from fedser.pretrained import Pretrained
 
 __all__ = ["FeatureSettings", "extract", "names", "shape", "version"]
 
@@ -25,7 +28,7 @@ BUDGET = 60 * 16_000
 
 
 def shape(settings: FeatureSettings) -> tuple[int, ...]:
-    """Shape of one utterance's features: (D,), (88,), (mels, frames) or (samples,)."""
+    """Shape of one utterance's features: (D,), (88,), (mels, frames), (samples,) or (2, levels, width)."""
     match settings.kind:
         case "functionals":
             return (len(_functionals.names()),)
@@ -35,6 +38,8 @@ def shape(settings: FeatureSettings) -> tuple[int, ...]:
             return (settings.mels, _logmel.frames(settings.seconds))
         case "waveform":
             return (_waveform.samples(settings.seconds),)
+        case "pretrained":
+            return _pretrained.shape(_encoder(settings))
 
 
 def names(settings: FeatureSettings) -> list[str]:
@@ -63,6 +68,10 @@ def version(settings: FeatureSettings) -> str:
         parts["names"] = _functionals.names()
     if settings.kind == "egemaps":
         parts["opensmile"] = _egemaps.version()
+    if settings.kind == "waveform":
+        parts["short"] = "repeated"
+    if settings.pretrained is not None:
+        parts["pretrained"] = settings.pretrained.model_dump() | {"algorithm": _pretrained.ALGORITHM}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{settings.kind}-{digest[:16]}"
 
@@ -80,7 +89,7 @@ def extract(
 
     Raises:
         AudioError: an utterance without samples or with values that are not numbers.
-        DependencyError: egemaps without the opensmile package.
+        DependencyError: egemaps without the opensmile package, pretrained without the weights.
     """
     found = torch.empty(len(waveforms), *shape(settings))
     for group in groups([len(waveform) for waveform in waveforms], BUDGET):
@@ -94,5 +103,13 @@ def extract(
                 rows = _waveform.waveform(signals, settings.seconds)
             case "egemaps":
                 rows = _egemaps.egemaps(signals)
+            case "pretrained":
+                rows = _pretrained.pretrained(signals, _encoder(settings), device)
         found[group] = rows.cpu()
     return found
+
+
+def _encoder(settings: FeatureSettings) -> Pretrained:
+    if settings.pretrained is None:
+        raise ConfigError("The features pretrained name no encoder.", "Set features.pretrained: family, size, weights.")
+    return settings.pretrained

@@ -1,4 +1,8 @@
-"""``waveform``: samples of fixed length with zero mean and unit variance, for pretrained encoders."""
+"""``waveform``: samples of fixed length with zero mean and unit variance, for pretrained encoders that are trained.
+
+A shorter utterance is repeated until the length is full, not padded: noise and mixtures, which training puts on its
+inputs, would hide where silence begins, and no later layer could leave it out.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +22,22 @@ def samples(seconds: float) -> int:
 
 
 def waveform(waveforms: Sequence[Tensor], seconds: float) -> Tensor:
-    """Standardise each utterance as a whole, then cut or zero-pad it around its centre; [B, samples]."""
-    return torch.stack([_fitted(_standardised(x), samples(seconds)) for x in waveforms])
+    """Standardise each utterance as a whole, then cut it around its centre or repeat it; [B, samples]."""
+    return torch.stack([_fitted(standardised(x), samples(seconds)) for x in waveforms])
 
 
-def _standardised(x: Tensor) -> Tensor:
+def standardised(x: Tensor) -> Tensor:
+    """An utterance [T] with zero mean and unit variance, as the large pretrained encoders were trained."""
     centred = x - x.mean()
     deviation = centred.square().mean().sqrt()
     return centred / deviation if deviation > LEAST_DEVIATION else torch.zeros_like(x)
 
 
+def cut(x: Tensor, longest: int) -> Tensor:
+    """At most ``longest`` samples around an utterance's centre."""
+    start = max(0, len(x) - longest) // 2
+    return x[start : start + longest]
+
+
 def _fitted(x: Tensor, wanted: int) -> Tensor:
-    surplus = len(x) - wanted
-    if surplus >= 0:
-        return x[surplus // 2 : surplus // 2 + wanted]
-    return torch.nn.functional.pad(x, (-surplus // 2, -surplus - (-surplus // 2)))
+    return cut(x, wanted) if len(x) >= wanted else x.repeat(-(-wanted // len(x)))[:wanted]
