@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from fedser.models import EmotionClassifier, LinearClassifier, ModelSettings
-from fedser.train import TrainSettings, fit_linear, train_model
+from fedser.train import Trained, TrainSettings, fit_linear, train_model
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """The classifier, its linear peer (for vector features) and the temperature of the classifier's logits."""
+    """The classifier, its linear peer (for vector features) and the temperature of the classifier's logits.
+
+    ``trained`` is how the classifier came about, where it was trained in this run.
+    """
 
     model: EmotionClassifier
     linear: LinearClassifier | None
     temperature: float
+    trained: Trained | None = None
 
 
 def train_source(
@@ -35,4 +39,4 @@ def train_source(
     """Train classifier and linear peer on normalised features; arguments as in :func:`fedser.train.train_model`."""
     trained = train_model(x, y, speakers, classes, model, settings, seed, device)
     linear = fit_linear(x, y, classes) if x.dim() == 2 else None
-    return SourceModel(trained.model.to(device), linear, trained.temperature)
+    return SourceModel(trained.model.to(device), linear, trained.temperature, trained)

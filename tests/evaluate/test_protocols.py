@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedser.adapt import make
 from fedser.audio.dataset import SpeechData
 from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
@@ -14,7 +13,6 @@ from fedser.audio.utterance import Utterance
 from fedser.compute import generator
 from fedser.errors import TooLittleDataError
 from fedser.evaluate import protocols
-from fedser.evaluate.source import SourceModel
 from fedser.models import EmotionClassifier, ModelSettings, initialise
 
 CLASSES = ("anger", "neutral", "sadness")
@@ -33,15 +31,26 @@ def speech(speakers: int = 6, each: int = 12, *, seed: int = 0) -> SpeechData:
     return SpeechData("made-up", tuple(utterances), torch.stack(rows), FeatureSettings())
 
 
-def models() -> SourceModel:
+RULE = NormalisationSettings(rule="speaker")
+
+
+def answers(data: SpeechData, protocol: str, model: torch.nn.Module) -> torch.Tensor:
+    """Logits [N, C] that one unadapted model gives under a protocol."""
+    if protocol == "transductive":
+        views = [protocols.transductive(data, RULE)]
+    else:
+        views = protocols.inductive(data, RULE, ["inductive", "inductive_causal"], folds=3, seed=0)
+    joined = torch.full((len(data), 3), torch.nan)
+    for view in views:
+        query = view.queries[protocol]
+        joined[query.rows] = model(query.x).detach()
+    return joined
+
+
+def classifier() -> EmotionClassifier:
     model = EmotionClassifier(ModelSettings(hidden=16, bottleneck=8), (8,), CLASSES)
     initialise(model, generator("model", 0))
-    return SourceModel(model.eval(), None, 1.5)
-
-
-def run(data: SpeechData, *wanted: str) -> dict[str, protocols.Outcome]:
-    rule = NormalisationSettings(rule="speaker")
-    return protocols.evaluate(models(), data, make("source"), None, rule, wanted, folds=3, seed=0)
+    return model.eval()
 
 
 def test_folds_hold_whole_speakers_and_every_utterance_once() -> None:
@@ -62,61 +71,61 @@ def test_folds_need_two_known_speakers() -> None:
         protocols.speaker_folds(["a", None, "b"], 3, seed=0)
 
 
-def test_inductive_answers_do_not_see_the_other_held_out_utterances() -> None:
+def test_views_ask_about_every_utterance_once_and_show_no_held_out_one() -> None:
     data = speech()
+    views = protocols.inductive(data, RULE, ["inductive"], folds=3, seed=1)
+    asked = torch.cat([view.queries["inductive"].rows for view in views])
+    assert sorted(asked.tolist()) == list(range(len(data)))
+    for view in views:
+        assert not set(view.rows.tolist()) & set(view.queries["inductive"].rows.tolist())
+        assert view.speakers == tuple(data.speakers[row] for row in view.rows.tolist())
+        assert list(view.queries) == ["inductive"]
+    whole = protocols.transductive(data, RULE)
+    assert whole.x is whole.queries["transductive"].x
+
+
+def test_a_site_is_normalised_by_its_own_utterances() -> None:
+    data = speech()
+    site = protocols.transductive(data, NormalisationSettings(rule="corpus"), rows=[3, 5, 8, 20])
+    own = data.raw[[3, 5, 8, 20]].double()
+    expected = ((own - own.mean(0)) / own.std(0, correction=0)).clamp(-5, 5).float()
+    assert torch.allclose(site.x, expected, atol=1e-5)
+    assert site.rows.tolist() == [3, 5, 8, 20]
+
+
+def test_inductive_answers_do_not_see_the_other_held_out_utterances() -> None:
+    data, model = speech(), classifier()
     held = protocols.speaker_folds(data.speakers, 3, seed=0)[0]
     row, other = int(held[0]), int(held[-1])
     changed = data.raw.clone()
     changed[other] += 100.0
     altered = replace(data, raw=changed)
-    plain, after = run(data, "inductive", "transductive"), run(altered, "inductive", "transductive")
-    assert torch.equal(plain["inductive"].probabilities[row], after["inductive"].probabilities[row])
+    plain, after = answers(data, "inductive", model), answers(altered, "inductive", model)
+    assert torch.equal(plain[row], after[row])
     same_speaker = next(i for i in held.tolist() if data.speakers[i] == data.speakers[other] and i != other)
-    assert not torch.equal(
-        plain["transductive"].probabilities[same_speaker], after["transductive"].probabilities[same_speaker]
-    )
+    plain, after = answers(data, "transductive", model), answers(altered, "transductive", model)
+    assert not torch.equal(plain[same_speaker], after[same_speaker])
 
 
 def test_inductive_source_equals_a_calculation_by_hand() -> None:
-    data = speech()
-    outcome = run(data, "inductive")["inductive"].probabilities
-    source = models()
+    data, model = speech(), classifier()
+    outcome = answers(data, "inductive", model)
     for held in protocols.speaker_folds(data.speakers, 3, seed=0):
         seen = torch.ones(len(data), dtype=torch.bool)
         seen[held] = False
         mean, std = data.raw[seen].double().mean(0), data.raw[seen].double().std(0, correction=0)
         x = ((data.raw[held] - mean) / std).clamp(-5, 5).float()
-        expected = (source.model(x) / 1.5).softmax(1)
-        assert torch.allclose(outcome[held], expected, atol=1e-4)
+        assert torch.allclose(outcome[held], model(x), atol=1e-4)
 
 
 def test_causal_answers_do_not_depend_on_what_comes_later() -> None:
-    data = speech()
-    first = run(data, "inductive_causal")["inductive_causal"].probabilities
-    assert first.sum(1).allclose(torch.ones(len(data)))
-    assert not torch.allclose(first, run(data, "inductive")["inductive"].probabilities)
-
-
-@pytest.mark.parametrize("kind", protocols.TARGET_SETS)
-def test_target_sets(kind: str) -> None:
-    data = speech(speakers=4, each=30)
-    subset = protocols.target_subset(data, kind, seed=3)
-    emotions = list(subset.emotions)
-    if kind == "all":
-        assert len(subset) == len(data)
-    if kind == "two_emotions":
-        assert set(emotions) == {"neutral", "anger"}
-    if kind == "neutral70":
-        assert emotions.count("neutral") / len(emotions) == pytest.approx(0.7, abs=0.02)
-    if kind == "dirichlet":
-        assert len(subset) == 4 * protocols.PER_SPEAKER
-    assert [u.path for u in subset.utterances] == [
-        u.path for u in protocols.target_subset(data, kind, seed=3).utterances
-    ]
-
-
-def test_shared_classes() -> None:
-    data = speech()
-    assert protocols.shared_classes(data, data) == CLASSES
-    with pytest.raises(TooLittleDataError, match="share 1"):
-        protocols.shared_classes(data, data.subset([0]))
+    data, model = speech(), classifier()
+    first = answers(data, "inductive_causal", model)
+    assert bool(first.isfinite().all())
+    assert not torch.allclose(first, answers(data, "inductive", model))
+    view = protocols.inductive(data, RULE, ["inductive_causal"], folds=3, seed=0)[0]
+    arrival = view.queries["inductive_causal"].rows
+    changed = data.raw.clone()
+    changed[arrival[-1]] += 100.0  # the last one to arrive
+    altered = answers(replace(data, raw=changed), "inductive_causal", model)
+    assert torch.equal(first[arrival[:-1]], altered[arrival[:-1]])
