@@ -6,6 +6,7 @@
 - The signature is Ed25519 over all bytes of the file, as 128 hexadecimal digits.
 - Nothing of the file is interpreted before the signature has been verified.
 - A bundle holds no code and names none: no pickle, no class path, no expression.
+- What is frozen of a pretrained encoder is not inside: the header pins it by digest, and each machine has its own copy.
 - Limits: 512 MiB a file, 1 MiB of header, 10,000 tensors; exactly the tensors that the settings ask for.
 
 A signature says who made a bundle, not that it is good: it does not exclude a backdoor.
@@ -96,13 +97,18 @@ def write(path: Path, header: BundleHeader, tensors: Mapping[str, Tensor], key: 
     signature, which nobody accepts; never a file beside a signature that belongs to another one.
 
     Raises:
-        BundleFormatError: the tensors are not the ones that the header's settings ask for.
+        BundleFormatError: the tensors are not the ones that the header's settings ask for, or too large together.
         OutputError: the place cannot be written.
     """
     header = header.model_copy(update={"signer": key.public_hex})
     _check_tensors(header, tensors)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = serialise(plain, metadata={METADATA_KEY: header.model_dump_json()})
+    if len(data) > MAX_BYTES:
+        raise BundleFormatError(
+            f"The bundle would have {len(data)} bytes, and nobody reads more than {MAX_BYTES}.",
+            "Train fewer layers of the pretrained encoder (model.layers), or low-rank changes (model.trained=lora).",
+        )
     signature = signature_path(path)
     with replacing(signature) as signature_scratch:
         signature_scratch.write_text(key.sign(data).hex() + "\n", encoding="ascii")

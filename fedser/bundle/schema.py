@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
@@ -75,4 +76,6 @@ class BundleHeader(Settings):
     def _once(self) -> BundleHeader:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
+        if self.model.weights and not re.fullmatch(r"[0-9a-f]{64}", self.model.weights):
+            raise ValueError("the pretrained weights are not named by their digest")
         return self

@@ -1,9 +1,10 @@
-"""Encoders for functionals and log-mel spectrograms, and the emotion classifier built on them."""
+"""Encoders for functionals, log-mel spectrograms and pretrained layers, and the emotion classifier built on them."""
 
 from fedser.models.classifier import EmotionClassifier
 from fedser.models.initialise import initialise
 from fedser.models.linear import LinearClassifier, WeightNormalisedLinear
 from fedser.models.logistic import fit_logistic
+from fedser.models.resolve import resolve
 from fedser.models.settings import ModelSettings
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "WeightNormalisedLinear",
     "fit_logistic",
     "initialise",
+    "resolve",
 ]

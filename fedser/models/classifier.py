@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedser.models import encoders
 from fedser.models.linear import WeightNormalisedLinear
 from fedser.models.norms import running_statistics, vector_norm
+from fedser.models.pretrained import PretrainedEncoder
 from fedser.models.settings import ModelSettings
 
 
@@ -18,11 +19,12 @@ class EmotionClassifier(nn.Module):
 
     Args:
         settings: what the model looks like.
-        shape: shape of one utterance's features: ``(D,)`` or ``(mels, frames)``.
+        shape: shape of one utterance's features, see :func:`fedser.models.encoders.build`.
         classes: emotion names, the order of the logits.
 
     Raises:
         ConfigError: the encoder does not take features of this shape.
+        DependencyError: the weights of a pretrained encoder are not on this machine.
     """
 
     def __init__(self, settings: ModelSettings, shape: tuple[int, ...], classes: Sequence[str]) -> None:
@@ -67,10 +69,17 @@ class EmotionClassifier(nn.Module):
         Their updates carry the inputs themselves: a server that crafts weights could read features out of
         them, so they stay at the site by default.
         """
-        layer = encoders.touching_input(self.encoder)
-        inside = {id(parameter) for parameter in layer.parameters()}
+        layers = encoders.touching_input(self.encoder)
+        inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
         return tuple(name for name, parameter in self.named_parameters() if id(parameter) in inside)
 
+    def pretrained_layers(self) -> list[nn.Parameter]:
+        """The parameters of the pretrained layers that are trained: they want smaller steps than new ones."""
+        return list(self.encoder.trained.parameters()) if isinstance(self.encoder, PretrainedEncoder) else []
+
     def adaptable(self) -> tuple[str, ...]:
-        """Names of all parameters, in order; normalisation statistics are buffers and not among them."""
+        """Names of all parameters, in order; normalisation statistics are buffers and not among them.
+
+        What is frozen of a pretrained encoder is no parameter: it is never in a bundle nor on the wire.
+        """
         return tuple(name for name, _ in self.named_parameters())

@@ -1,4 +1,4 @@
-"""Encoders: features of an utterance to one vector.
+"""Encoders: features of an utterance to one vector; their table, and the two for log-mel.
 
 The classes hold plain ``torch.nn`` layers only, so that their parameters have short, stable names and every
 tool for per-sample gradients knows the layers.
@@ -8,33 +8,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedser.errors import ConfigError
-from fedser.models.norms import NormKind, map_norm, vector_norm
+from fedser.models.layer_mix import PooledEncoder
+from fedser.models.mlp import MlpEncoder
+from fedser.models.norms import NormKind, map_norm
+from fedser.models.pretrained import PretrainedEncoder
 from fedser.models.settings import ModelSettings
-
-
-class MlpEncoder(nn.Module):
-    """[linear, norm, ReLU, dropout] × depth, from ``[B, D]`` to ``[B, hidden]``."""
-
-    def __init__(self, inputs: int, settings: ModelSettings) -> None:
-        super().__init__()
-        widths = [inputs, *[settings.hidden] * settings.depth]
-        self.layers = nn.Sequential()
-        for before, after in pairwise(widths):
-            self.layers.append(nn.Linear(before, after))
-            self.layers.append(vector_norm(settings.norm, after))
-            self.layers.append(nn.ReLU())
-            self.layers.append(nn.Dropout(settings.dropout))
-        self.outputs = settings.hidden
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode ``[B, D]``."""
-        encoded: Tensor = self.layers(x)
-        return encoded
+from fedser.pretrained.architectures import architecture
 
 
 class VggEncoder(nn.Module):
@@ -110,20 +93,27 @@ class ResidualEncoder(nn.Module):
         return pooled
 
 
-Encoder = MlpEncoder | VggEncoder | ResidualEncoder
+Encoder = MlpEncoder | VggEncoder | ResidualEncoder | PooledEncoder | PretrainedEncoder
 
 
 def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
-    """The encoder for features of ``shape`` per utterance: ``(D,)`` or ``(mels, frames)``.
+    """The encoder for features of ``shape`` per utterance.
+
+    Args:
+        settings: name it.
+        shape: ``(D,)``, ``(mels, frames)``, ``(samples,)`` or ``(statistics, levels, D)``.
 
     Raises:
         ConfigError: the encoder does not take features of this shape.
+        DependencyError: the pretrained weights are not on this machine.
     """
+    if settings.pretrained:
+        return _pretrained(settings, shape)
     if settings.encoder == "mlp":
         if len(shape) != 1:
             raise ConfigError(
                 f"The encoder mlp takes one vector per utterance, not features of shape {shape}.",
-                "Choose the encoder vgg11 or resnet, or the features functionals.",
+                "Choose the encoder that the features are for, or the features functionals.",
             )
         return MlpEncoder(shape[0], settings)
     if len(shape) != 2:
@@ -134,6 +124,32 @@ def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
     return VggEncoder(settings) if settings.encoder == "vgg11" else ResidualEncoder(settings)
 
 
-def touching_input(encoder: Encoder) -> torch.nn.Module:
-    """The one layer whose weights are multiplied with the input itself."""
-    return encoder.stem if isinstance(encoder, ResidualEncoder) else encoder.layers[0]
+def _pretrained(settings: ModelSettings, shape: tuple[int, ...]) -> PooledEncoder | PretrainedEncoder:
+    if settings.trained != "frozen":
+        if len(shape) != 1:
+            raise ConfigError(
+                f"A pretrained encoder that is trained takes waveforms, not features of shape {shape}.",
+                "Choose the features waveform, or model.trained=frozen.",
+            )
+        return PretrainedEncoder(settings)
+    row = architecture(settings.encoder, settings.size)
+    if len(shape) != 3 or shape[1:] != (row.layers + 1, row.width):
+        raise ConfigError(
+            f"{settings.encoder} {settings.size}, frozen, takes its own pooled layers, not features of shape {shape}.",
+            "Choose the features pretrained with the same encoder, or model.trained=lora.",
+        )
+    return PooledEncoder((shape[0], shape[1], shape[2]), settings)
+
+
+def touching_input(encoder: Encoder) -> list[nn.Module]:
+    """The parts whose weights are multiplied with the input itself, or with what a frozen encoder makes of it.
+
+    What a public, frozen encoder computes is no secret to whoever has the weights: there the first layers that sites
+    train are the first of the model.
+    """
+    if isinstance(encoder, PooledEncoder):
+        return [encoder.mix, encoder.tail.layers[0]]
+    if isinstance(encoder, PretrainedEncoder):
+        first = [*encoder.trained, *encoder.adapters][:1]
+        return [*first, encoder.mix, encoder.norm, encoder.tail.layers[0]]
+    return [encoder.stem if isinstance(encoder, ResidualEncoder) else encoder.layers[0]]

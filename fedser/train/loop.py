@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def epochs(
     draw = generator(seed, "training")
     beta = np.random.default_rng(generator(seed, "mixup").initial_seed())
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        _groups(model, settings), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     targets = smoothed_targets(y, len(model.classes), settings).to(x.device)
     size = min(settings.batch_size, max(MIN_BATCH, len(y) // MIN_STEPS), len(y))
@@ -56,7 +57,7 @@ def epochs(
         for step in range(steps):
             rate = 0.5 * (1 + math.cos(math.pi * (epoch * steps + step) / (settings.epochs * steps)))
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * rate
+                group["lr"] = settings.learning_rate * rate * group["scale"]
             chosen = order[step * size : (step + 1) * size].to(x.device)
             batch, wanted = x[chosen], targets[chosen]
             if settings.mixup:
@@ -75,6 +76,16 @@ def epochs(
             total += loss.detach()
         model.eval()
         yield float(total) / steps
+
+
+def _groups(model: EmotionClassifier, settings: TrainSettings) -> list[dict[str, Any]]:
+    """The parameters with their share of the learning rate: small steps for layers that were pretrained."""
+    pretrained = {id(parameter) for parameter in model.pretrained_layers()}
+    fresh = [parameter for parameter in model.parameters() if id(parameter) not in pretrained]
+    groups: list[dict[str, Any]] = [{"params": fresh, "scale": 1.0}]
+    if pretrained:
+        groups.append({"params": model.pretrained_layers(), "scale": settings.pretrained_scale})
+    return groups
 
 
 def smoothed_targets(y: Tensor, classes: int, settings: TrainSettings) -> Tensor:

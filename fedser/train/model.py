@@ -97,7 +97,7 @@ def train_model(
     usable = counted & torch.isfinite(found.logits).all(1)
     temperature = calibrate.temperature(found.logits[usable], y[usable]) if bool(usable.any()) else 1.0
     final = _fresh(model, x, classes, seed, 0)
-    teacher = _teacher(x, y, classes, settings)
+    teacher = _teacher(x, y, classes, model, settings)
     # A complete schedule of that many epochs: one that is broken off has not been annealed.
     whole = settings.model_copy(update={"epochs": found.epochs})
     history = []
@@ -125,7 +125,7 @@ def _validate(
     watch: Watch,
 ) -> _Validation:
     """Train the folds side by side, an epoch each in turn, and look at all held-out utterances together."""
-    folds = settings.folds if settings.folds is not None else 5 if model.encoder == "mlp" else 1
+    folds = settings.folds if settings.folds is not None else 5 if model.quick else 1
     masks = [mask for mask in speaker_folds(speakers, folds, seed) if _trainable(y[~mask])] if folds else []
     logits = torch.full((len(y), len(classes)), torch.nan)
     if not masks:
@@ -135,7 +135,7 @@ def _validate(
     networks = [_fresh(model, x, classes, seed, 1 + number) for number in range(len(masks))]
     parts = [(x[~mask], y[~mask]) for mask in masks]
     runs = [
-        epochs(network, own_x, own_y, settings, seed + 1 + number, _teacher(own_x, own_y, classes, settings))
+        epochs(network, own_x, own_y, settings, seed + 1 + number, _teacher(own_x, own_y, classes, model, settings))
         for number, (network, (own_x, own_y)) in enumerate(zip(networks, parts, strict=True))
     ]
     held = torch.stack(masks).any(0)
@@ -159,8 +159,10 @@ def _validate(
     return _Validation(f"{_folds(masks)}, early stop on UAR after epoch {best + 1}", best + 1, best_logits, uars)
 
 
-def _teacher(x: Tensor, y: Tensor, classes: Sequence[str], settings: TrainSettings) -> LinearClassifier | None:
-    if x.dim() != 2 or settings.linear_share == 0:
+def _teacher(
+    x: Tensor, y: Tensor, classes: Sequence[str], model: ModelSettings, settings: TrainSettings
+) -> LinearClassifier | None:
+    if model.encoder != "mlp" or settings.linear_share == 0:
         return None
     return fit_logistic(x, y, classes).to(x.device)
 

@@ -22,6 +22,7 @@ class TrainSettings(Settings):
         epochs: of the cosine schedule; the early stop can find a smaller number.
         batch_size: utterances a step, at most; a small corpus takes smaller ones, for eight steps an epoch.
         learning_rate: of AdamW, annealed to zero over the epochs by half a cosine.
+        pretrained_scale: share of the learning rate that the trained layers of a pretrained encoder get.
         weight_decay: of AdamW.
         input_noise: standard deviation of Gaussian noise on the normalised features.
         mixup: α of Beta(α, α) (Zhang et al. 2018); 0 switches it off.
@@ -33,13 +34,15 @@ class TrainSettings(Settings):
         early_stop: choose the number of epochs by the UAR on held-out speakers, where there are enough.
         patience: epochs without a better UAR after which the validation ends.
         folds: speaker folds of the cross-validation; 1 holds out a fifth of the speakers once (for encoders
-            that train slowly), 0 none, with a temperature of 1. None: 5 for the MLP, 1 for the others.
+            that train slowly), 0 none, with a temperature of 1. None: 5 for the MLP and for frozen pretrained
+            encoders, 1 for the others.
         augment: copies of each utterance, one a kind, that are trained on as well.
     """
 
     epochs: int = Field(default=40, ge=1, le=10_000)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0.0)
+    pretrained_scale: float = Field(default=0.02, ge=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
     input_noise: float = Field(default=0.5, ge=0.0)
     mixup: float = Field(default=1.0, ge=0.0)
