@@ -56,6 +56,7 @@ def configuration() -> str:
     from fedser.audio.features import FeatureSettings
     from fedser.audio.normalise import NormalisationSettings
     from fedser.evaluate.bench import BenchSettings
+    from fedser.evaluate.bench.federated_settings import FederatedBenchSettings
     from fedser.evaluate.simulation_settings import SimulationSettings
     from fedser.federation.policy import Policy
     from fedser.models import ModelSettings
@@ -67,6 +68,7 @@ def configuration() -> str:
     groups: list[tuple[str, type[BaseModel]]] = [
         ("`fedser simulate CONFIG`", SimulationSettings),
         ("`fedser bench CONFIG`", BenchSettings),
+        ("`fedser bench CONFIG --federated`", FederatedBenchSettings),
         ("`fedser-server start --config FILE`, and `key=value` after it", StudySettings),
         ("A site's `policy.yaml`", Policy),
         ("Features", FeatureSettings),
