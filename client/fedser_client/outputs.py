@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedser import adapt as adaptation
-from fedser.adapt.site import LocalRun, SiteModel, adapt_site
+from fedser.adapt import METHODS, make
+from fedser.adapt.guard import CANDIDATES
+from fedser.adapt.local import LocalRun, adapt_site, guard_personal
+from fedser.adapt.method import Method
+from fedser.adapt.site import SiteModel
 from fedser.bundle import Bundle
 from fedser.errors import PolicyError
 from fedser.evaluate import outputs, view_left
@@ -18,8 +21,6 @@ from fedser.federation.policy import Policy
 from fedser_client.data import SiteData
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
-
-DEFAULT_METHOD = "ecan"
 
 
 def personal(
@@ -50,16 +51,24 @@ def personal(
         PolicyError: the audit log's chain is broken.
     """
     order = folder.status().get("order") or {}
+    method = str(order.get("method", "unknown"))
+    speech = data.speech
+    choice, found = guard_personal(
+        bundle, speech.raw, data.local.x, model.cpu(), method=method, mask=data.local.class_mask
+    )
+    kept = choice.name == "source"
     site = SiteModel.adapted(
         bundle,
-        model.cpu(),
+        next(each.model for each in found if each.name == choice.name),
         data.normaliser,
-        method=str(order.get("method", "unknown")),
-        options=dict(order.get("options") or {}),
+        method=choice.name,
+        options={} if kept else dict(order.get("options") or {}),
         allowed=data.allowed,
         seed=int(order.get("seed", 0)),
     )
-    local = LocalRun(site, site.answer(data.speech.raw, data.speech.speakers), [], int(order.get("steps", 0)))
+    seen = {each.name: each.probabilities for each in found}
+    steps = 0 if kept else int(order.get("steps", 0))
+    local = LocalRun(site, site.answer(speech.raw, speech.speakers), [], steps, choice, seen)
     left = view_left.summary(audit.read(folder.file("audit.jsonl")))
     extra = {
         "name": f"{settings.site} in the study {settings.study}",
@@ -88,25 +97,26 @@ def alone(
         PolicyError: the policy does not allow the method.
         FedserError: see :func:`fedser.adapt.site.adapt_site`.
     """
-    method = adaptation.make(choose(settings.method, policy), {})
     speech = data.speech
-    local = adapt_site(bundle, speech.raw, speech.speakers, method, seed=0, device=device, allowed=data.allowed)
+    methods = allowed_methods(settings.method, policy)
+    local = adapt_site(bundle, speech.raw, speech.speakers, methods, seed=0, device=device, allowed=data.allowed)
     extra = {"name": f"{settings.site}, by itself", "made_by": "fedser-client"}
     return outputs.write(
         folder.path, bundle, speech, local, command=command, seconds=time.perf_counter() - begin, extra=extra
     )
 
 
-def choose(asked: str | None, policy: Policy) -> str:
-    """The method that adapts without rounds: the command line's, else the policy's first, else ECAN.
+def allowed_methods(asked: str | None, policy: Policy) -> list[Method]:
+    """The methods that the guard chooses among without rounds: the command line's one, else what the policy allows.
 
     Raises:
-        PolicyError: the policy does not allow it.
+        PolicyError: the policy does not allow the method, or none that this version knows.
     """
     allowed = policy.methods
-    name = asked or (DEFAULT_METHOD if allowed is None or DEFAULT_METHOD in allowed else next(iter(allowed), ""))
-    if allowed is not None and name not in allowed:
+    names = [asked] if asked else [name for name in (CANDIDATES if allowed is None else allowed) if name in METHODS]
+    if not names or (allowed is not None and names[0] not in allowed):
         raise PolicyError(
-            f"The policy does not allow the method {name or 'ecan'}.", f"It allows: {', '.join(allowed) or 'none'}."
+            f"The policy does not allow {f'the method {asked}' if asked else 'any method of this version'}.",
+            f"It allows: {', '.join(allowed or ()) or 'none'}.",
         )
-    return name
+    return [make(name) for name in names]

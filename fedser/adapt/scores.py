@@ -11,10 +11,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from fedser.adapt.probabilities import probabilities
+from fedser.models.norms import batch_norms
+
 CHUNK = 1024  # rows of similarities computed at a time
+TINY = 1e-6  # a variance that counts as none
 
 
 def entropy(p: Tensor) -> float:
@@ -105,6 +109,40 @@ def balance(p: Tensor) -> float:
         return 1.0
     shares = functional.one_hot(p.argmax(dim=1), count).double().mean(dim=0)
     return float(_entropies(shares.unsqueeze(0))) / math.log(count)
+
+
+def distance(z: Tensor) -> float:
+    """How far recordings lie from the source's: the median over utterances of the median |z| of their features.
+
+    Args:
+        z: features [N, \\*shape] normalised by the *source's* statistics. The source itself has about 0.67.
+    """
+    return float(z.abs().flatten(1).median(dim=1).values.median())
+
+
+@torch.no_grad()
+def variance_shift(model: nn.Module, x: Tensor) -> float:
+    """How differently the first batch normalisation's inputs vary at the site and at the source.
+
+    The mean over its channels of |log(σ² at the site / running σ²)|. Within a site features are normalised, so that
+    their own variances tell nothing; those of the first layer's weighted sums tell whether they go together as they
+    do in the source's speech. Models without batch normalisation give 0.
+
+    Args:
+        model: the source model.
+        x: normalised features [N, \\*shape].
+    """
+    norms = batch_norms(model)
+    if not norms or len(x) < 2 or norms[0].running_var is None:
+        return 0.0
+    seen: list[Tensor] = []
+    hook = norms[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].transpose(0, 1).flatten(1)))
+    try:
+        probabilities(model, x)
+    finally:
+        hook.remove()
+    here = torch.cat(seen, dim=1).var(dim=1, correction=0)
+    return float((here.clamp_min(TINY) / norms[0].running_var.clamp_min(TINY)).log().abs().mean())
 
 
 def _entropies(p: Tensor) -> Tensor:

@@ -18,13 +18,10 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from fedser.adapt.loop import adapt
-from fedser.adapt.method import Method
 from fedser.adapt.probabilities import probabilities
-from fedser.adapt.schedule import Schedule
 from fedser.audio import features
 from fedser.audio.features import FeatureSettings
-from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
+from fedser.audio.normalise import SiteNormaliser
 from fedser.bundle import Bundle
 from fedser.bundle.container import METADATA_KEY, header_text
 from fedser.config import Settings, validate
@@ -239,71 +236,6 @@ class SiteModel:
             raise BundleFormatError(f"{path} lacks tensors, or they do not fit.", "Adapt again.") from None
         normaliser = SiteNormaliser.restore(_part(tensors, "normaliser."), header.normaliser)
         return cls(header, model.eval(), normaliser)
-
-
-@dataclass(frozen=True)
-class LocalRun:
-    """The result of :func:`adapt_site`: the model, its answers for the site's own speech, and the loss curve."""
-
-    site: SiteModel
-    answer: Answer
-    history: list[dict[str, float]]
-    steps: int
-
-
-def adapt_site(
-    bundle: Bundle,
-    raw: Tensor,
-    speakers: Sequence[str | None],
-    method: Method,
-    *,
-    seed: int,
-    device: torch.device,
-    schedule: Schedule | None = None,
-    normalisation: NormalisationSettings | None = None,
-    allowed: Sequence[str] | None = None,
-    unknown_below: float = 0.0,
-) -> LocalRun:
-    """Adapt a bundle to one site's unlabelled speech, without a network.
-
-    Args:
-        bundle: verified.
-        raw: features [N, *shape] of the site's utterances, not normalised.
-        speakers: N ids, None where unknown.
-        method: see :func:`fedser.adapt.make`.
-        seed: of everything that is drawn.
-        device: where the model is adapted.
-        schedule: the method's own when None.
-        normalisation: the bundle's rule when None.
-        allowed: the emotions that the site has; all of the bundle's when None.
-        unknown_below: confidence below which the answer is ``unknown``.
-
-    Raises:
-        UsageError: ``allowed`` names an emotion that the bundle does not know.
-        TooLittleDataError: fewer utterances than the method needs.
-    """
-    mask = class_mask(bundle.header.classes, allowed or bundle.header.classes)
-    normaliser = SiteNormaliser.fit(raw, speakers, normalisation or bundle.header.normalisation)
-    adapted = adapt(
-        bundle.classifier().to(device),
-        normaliser.transform(raw, speakers),
-        method,
-        schedule,
-        seed=seed,
-        linear=bundle.linear(),
-        class_mask=mask,
-    )
-    site = SiteModel.adapted(
-        bundle,
-        adapted.model.cpu(),
-        normaliser,
-        method=method.name,
-        options=method.settings.model_dump(mode="json"),
-        allowed=allowed,
-        unknown_below=unknown_below,
-        seed=seed,
-    )
-    return LocalRun(site, site.answer(raw, speakers), adapted.history, adapted.steps)
 
 
 def class_mask(classes: Sequence[str], allowed: Sequence[str]) -> Tensor:

@@ -17,7 +17,13 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Folder for the model, the predictions and the report.")],
     bundle: Annotated[Path | None, typer.Option(help="Source bundle; the packaged one without it.")] = None,
     signer: Annotated[str | None, typer.Option(help="Public key that must have signed the bundle.")] = None,
-    method: Annotated[str, typer.Option(help="source, bn, ecan, logreg, logreg_self, …")] = "ecan",
+    method: Annotated[
+        str | None, typer.Option(help="shot, nrc, aad, ecan, logreg_self, …; without it the guard tries several.")
+    ] = None,
+    guard: Annotated[
+        bool,
+        typer.Option(help="Let label-free scores decide whether the adapted model or the source model is kept."),
+    ] = True,
     option: Annotated[list[str] | None, typer.Option(help="A setting of the method: key=value.")] = None,
     classes: Annotated[str | None, typer.Option(help="The emotions that occur at the site: a,b,c.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Name of the corpus' reader.")] = None,
@@ -31,7 +37,11 @@ def adapt(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     form: Annotated[console.Format, typer.Option("--format", help="text or json.")] = console.Format.text,
 ) -> None:
-    """Adapt a source model to unlabelled recordings; labels, where there are any, serve the metrics alone."""
+    """Adapt a source model to unlabelled recordings; labels, where there are any, serve the metrics alone.
+
+    A guard chooses among several methods and the source model itself, or, with --method, between that method and the
+    source model.
+    """
     from fedser.evaluate.local import LocalSettings, run
 
     settings = LocalSettings(
@@ -39,6 +49,7 @@ def adapt(
         bundle=bundle,
         signer=signer,
         method=method,
+        guard=guard,
         options=tuple(option or ()),
         classes=tuple(part.strip() for part in classes.split(",") if part.strip()) if classes is not None else None,
         corpus=corpus,
@@ -59,6 +70,9 @@ def _text(result: dict[str, object]) -> str:
         f"{result['utterances']} utterances, method {result['method']}, {result['seconds']} s",
         f"normalisation: {result['normalisation']}. {result['normalisation_reason']}",
     ]
+    guard = result["guard"]
+    if isinstance(guard, dict):
+        lines.append(f"guard: chose {guard['chosen']} of {', '.join(guard['candidates'])}. {guard['reason']}")
     if isinstance(metrics, dict):
         lines.append(
             f"UAR {metrics['uar']:.1f} %  WAR {metrics['war']:.1f} %  macro-F1 {metrics['macro_f1']:.1f} % on "

@@ -11,24 +11,32 @@ from typing import Any
 from fedser import adapt as adaptation
 from fedser import bundle as bundles
 from fedser import compute
+from fedser.adapt.guard import CANDIDATES, DEFAULT, GuardSettings
+from fedser.adapt.local import adapt_site
 from fedser.adapt.method import Gradient, Method
 from fedser.adapt.schedule import Schedule
-from fedser.adapt.site import adapt_site, check_threshold, class_mask
+from fedser.adapt.site import check_threshold, class_mask
 from fedser.audio import dataset, labels
 from fedser.audio.normalise import NormalisationSettings
 from fedser.config import assign, validate
+from fedser.console import progress
+from fedser.errors import UsageError
 from fedser.evaluate import outputs
 from fedser.files import output_folder
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """What ``fedser adapt`` was asked for; None stands for the bundle's or the method's own choice."""
+    """What ``fedser adapt`` was asked for; None stands for the bundle's or the method's own choice.
+
+    With ``guard`` and no ``method``, all candidates of the guard are tried.
+    """
 
     data: Path
     bundle: Path | None = None
     signer: str | None = None
-    method: str = "ecan"
+    method: str | None = None
+    guard: bool = True
     options: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     corpus: str | None = None
@@ -52,7 +60,7 @@ def run(settings: LocalSettings, out: Path, *, command: str) -> dict[str, Any]:
     bundle = bundles.read(settings.bundle, signer=settings.signer)
     check_threshold(settings.unknown_below)
     allowed = allowed_classes(settings.classes, bundle.header.classes)
-    method = adaptation.make(settings.method, _options(settings.options))
+    methods = _methods(settings)
     rule = (
         validate(NormalisationSettings, {"rule": settings.normalisation}, "--normalisation")
         if settings.normalisation
@@ -66,18 +74,18 @@ def run(settings: LocalSettings, out: Path, *, command: str) -> dict[str, Any]:
         speaker_from=settings.speaker_from,
         device=device,
     )
-    local = adapt_site(
-        bundle,
-        data.raw,
-        data.speakers,
-        method,
-        seed=settings.seed,
-        device=device,
-        schedule=_schedule(method, settings.epochs),
-        normalisation=rule,
-        allowed=allowed,
-        unknown_below=settings.unknown_below,
-    )
+    with progress("adapting", len(methods)) as step:
+        local = adapt_site(
+            *(bundle, data.raw, data.speakers, methods),
+            seed=settings.seed,
+            device=device,
+            schedule=_schedules(methods, settings.epochs),
+            normalisation=rule,
+            allowed=allowed,
+            unknown_below=settings.unknown_below,
+            guard=GuardSettings() if settings.guard else None,
+            on_method=lambda _: step(),
+        )
     return outputs.write(out, bundle, data, local, command=command, seconds=time.perf_counter() - begin)
 
 
@@ -94,6 +102,18 @@ def allowed_classes(given: tuple[str, ...] | None, known: Sequence[str]) -> tupl
     return allowed
 
 
+def _methods(settings: LocalSettings) -> list[Method]:
+    """The method that was named, or all that the guard chooses among."""
+    if settings.method is not None or not settings.guard:
+        return [adaptation.make(settings.method or DEFAULT, _options(settings.options))]
+    if settings.options:
+        raise UsageError(
+            f"The guard tries several methods, and '{settings.options[0]}' is a setting of one.",
+            "Name the --method that it belongs to.",
+        )
+    return [adaptation.make(name) for name in CANDIDATES]
+
+
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -101,8 +121,9 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _schedule(method: Method, epochs: int | None) -> Schedule | None:
+def _schedules(methods: Sequence[Method], epochs: int | None) -> dict[str, Schedule] | None:
+    """Each method's own schedule over another number of epochs."""
     if epochs is None:
         return None
-    base = method.schedule if isinstance(method, Gradient) else Schedule()
-    return base.model_copy(update={"epochs": epochs, "steps": None})
+    own = {each.name: each.schedule if isinstance(each, Gradient) else Schedule() for each in methods}
+    return {name: each.model_copy(update={"epochs": epochs, "steps": None}) for name, each in own.items()}

@@ -6,6 +6,8 @@
      "bundle": {"name", "version", "corpora"}, "method": str, "options": {..}, "classes": [str], "allowed": [str],
      "utterances": int, "speakers": int, "quarantined": int,
      "normalisation": {"rule", "kappa", "reason"},
+     "guard": null | {"chosen": name, "reason": sentence, "scores": {candidate: {score: x}},
+                      "uar": null | {candidate: x}},
      "history": [{"epoch", "loss", ..}], "answers": {emotion: count}, "mean_confidence": x,
      "metrics": null | {"uar", "war", "macro_f1", "ece", "scored", "confusion", "recall", "source_uar"}}
 
@@ -22,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedser.adapt.site import Answer, LocalRun, SiteModel
+from fedser.adapt.local import LocalRun
+from fedser.adapt.site import Answer, SiteModel
 from fedser.audio import quality
 from fedser.audio.dataset import SpeechData
 from fedser.audio.utterance import Utterance
@@ -61,7 +64,7 @@ def write(
         OutputError: the folder cannot be written.
     """
     site, normaliser = local.site, local.site.normaliser
-    scores = score(data, site, local.answer, bundle)
+    scores, guard = score(data, site, local.answer, bundle), guarded(data, local)
     site.save(out / "model.safetensors")
     write_text(out / "predictions.csv", table(data.utterances, site, local.answer), mode=0o600)
     if data.inspection is not None:
@@ -84,6 +87,7 @@ def write(
         "speakers": len({s for s in data.speakers if s is not None}),
         "quarantined": len(data.inspection.quarantined) if data.inspection else 0,
         "normalisation": {"rule": normaliser.rule, "kappa": normaliser.kappa, "reason": normaliser.reason},
+        "guard": guard,
         "history": local.history,
         "answers": dict(Counter(local.answer.emotions).most_common()),
         "mean_confidence": sum(local.answer.confidences) / len(data),
@@ -99,6 +103,7 @@ def write(
         "quarantined": results["quarantined"],
         "normalisation": f"{normaliser.rule} (κ {normaliser.kappa:g})" if normaliser.kappa else normaliser.rule,
         "normalisation_reason": normaliser.reason,
+        "guard": guard and {key: guard[key] for key in ("chosen", "reason")} | {"candidates": list(guard["scores"])},
         "metrics": _percent(scores),
         "model": str(out / "model.safetensors"),
         "predictions": str(out / "predictions.csv"),
@@ -131,6 +136,24 @@ def score(data: SpeechData, site: SiteModel, answer: Answer, bundle: Bundle) -> 
             name: (float(row[k] / row.sum()) if row.sum() else None)
             for k, (name, row) in enumerate(zip(classes, confusion, strict=True))
         },
+    }
+
+
+def guarded(data: SpeechData, local: LocalRun) -> dict[str, Any] | None:
+    """What the guard chose, its scores and, where labels exist, every candidate's UAR; None without a guard.
+
+    The labels are looked at here for the first time, after the choice.
+    """
+    if local.choice is None:
+        return None
+    true = data.labels(local.site.header.classes)
+    known = (true >= 0) & local.site.class_mask[true]
+    uar = {name: metrics.uar(true[known], p[known].argmax(1)) for name, p in local.candidates.items()}
+    return {
+        "chosen": local.choice.name,
+        "reason": local.choice.reason,
+        "scores": local.choice.scores,
+        "uar": uar if bool(known.any()) else None,
     }
 
 

@@ -36,6 +36,7 @@ def view(results: Results) -> Page:
     sections = [
         _quality(metrics, classes),
         _answers(results),
+        _guard(results),
         _training(results),
         _normalisation(results),
         view_left.section(results),
@@ -57,11 +58,14 @@ def view(results: Results) -> Page:
 def _lead(results: Results, metrics: Results) -> list[str]:
     bundle = results.get("bundle") or {}
     corpora = ", ".join(str(name) for name in bundle.get("corpora") or []) or "unknown corpora"
+    kept = bool(results.get("guard")) and results.get("method") == "source"
     lines = [
-        f"The source model {bundle.get('name', '')} (trained on {corpora}) was adapted to "
-        f"{results.get('utterances', '–')} utterances of {results.get('speakers', 0) or 'unknown'} speakers, "
-        "without their labels."
+        f"The source model {bundle.get('name', '')} (trained on {corpora}) was {'kept' if kept else 'adapted'} "
+        f"{'for' if kept else 'to'} {results.get('utterances', '–')} utterances of "
+        f"{results.get('speakers', 0) or 'unknown'} speakers, without their labels."
     ]
+    if kept:
+        lines.append(f"The guard preferred it to every adapted model: {results['guard'].get('reason', '')}")
     if is_number(metrics.get("uar")) and is_number(metrics.get("source_uar")):
         gain = 100 * (metrics["uar"] - metrics["source_uar"])
         lines.append(
@@ -94,6 +98,30 @@ def _quality(metrics: Results, classes: list[str]) -> Section | None:
         blocks.append(Matrices([confusion_matrix("Adapted model", classes, metrics["confusion"])]))
     text = "The labels served for these figures only. Rows are the true emotions, columns the answers."
     return Section("Against the labels", [text], blocks) if blocks else None
+
+
+def _guard(results: Results) -> Section | None:
+    guard: Results = results.get("guard") or {}
+    scores: Mapping[str, Results] = guard.get("scores") or {}
+    if not scores:
+        return None
+    names = list(next(iter(scores.values())))
+    uar: Results = guard.get("uar") or {}
+    rows = [
+        [str(candidate), *(f"{values.get(name, float('nan')):.3f}" for name in names)]
+        + ([percent(uar.get(candidate))] if uar else [])
+        for candidate, values in scores.items()
+    ]
+    chosen = str(guard.get("chosen"))
+    text = [
+        f"Chosen: {chosen}. {guard.get('reason', '')}",
+        "No label had a part in it: docs/guard.md says what decides.",
+    ]
+    if uar:
+        text.append("The last column stands beside the scores for comparison; the labels were read after the choice.")
+    columns = ("candidate", *(name.replace("_", " ") for name in names), *(["UAR"] if uar else []))
+    best = {(row, 0) for row, candidate in enumerate(scores) if candidate == chosen}
+    return Section("The guard", text, [Table("Label-free scores", columns, rows, best=best)])
 
 
 def _answers(results: Results) -> Section | None:

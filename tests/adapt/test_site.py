@@ -10,7 +10,8 @@ import torch
 from fedser import bundle as bundles
 from fedser.adapt import make
 from fedser.adapt.schedule import Schedule
-from fedser.adapt.site import UNKNOWN, LocalRun, SiteModel, adapt_site
+from fedser.adapt.local import LocalRun, adapt_site
+from fedser.adapt.site import UNKNOWN, SiteModel
 from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
 from fedser.bundle import Bundle
@@ -30,8 +31,8 @@ def data(speech: Path, bundle: Bundle) -> SpeechData:
 
 
 def run(bundle: Bundle, data: SpeechData, method: str = "ecan", **extra: Any) -> LocalRun:
-    extra = {"seed": 1, "device": CPU, "schedule": Schedule(epochs=3)} | extra
-    return adapt_site(bundle, data.raw, data.speakers, make(method), **extra)
+    extra = {"seed": 1, "device": CPU, "schedule": Schedule(epochs=3), "guard": None} | extra
+    return adapt_site(bundle, data.raw, data.speakers, [make(method)], **extra)
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others(bundle: Bundle, data: SpeechData) -> None:

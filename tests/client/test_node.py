@@ -39,6 +39,7 @@ from fedser.evaluate.predict import answer_files
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.source import SourceModel
 from fedser.evaluate.world import build, build_sites
+from fedser.federation import site_state
 from fedser.federation.audit import AuditLog
 from fedser.federation.layout import pack
 from fedser.federation.local import assemble
@@ -180,7 +181,7 @@ def test_the_policy_bounds_the_method_without_rounds_too(
     policy = tmp_path / "policy.yaml"
     policy.write_text("methods: [bn, shot]\n")
     state = tmp_path / "state"
-    assert joined(invitation, recordings, state, policy=policy)["method"] == "bn"
+    assert joined(invitation, recordings, state, policy=policy)["guard"]["candidates"] == ["source", "bn", "shot"]
     with pytest.raises(PolicyError, match="ecan"):
         joined(invitation, recordings, state, policy=policy, method="ecan")
 
@@ -363,10 +364,24 @@ def expected(study: Study, recordings: Path, settings: Any) -> dict[str, torch.T
     return assemble(data.local, site.state.personal).state_dict()
 
 
+@pytest.fixture
+def personal(study: Study, recordings: Path, settings: Any) -> Callable[[Path], dict[str, torch.Tensor]]:
+    """The personal model in a state folder, whether or not the guard then preferred the source."""
+    data = prepare(study.bundle(), settings.model_copy(update={"data": recordings}), CPU)
+
+    def read(state: Path) -> dict[str, torch.Tensor]:
+        kept = site_state.load(state / "state.safetensors", SiteFolder.open(state).settings().study)
+        assert kept is not None
+        return assemble(data.local, kept.personal).state_dict()
+
+    return read
+
+
 def test_a_study_ends_as_the_simulation_and_its_folder_answers(
     study: Study,
     invited: Path,
     recordings: Path,
+    personal: Callable[[Path], dict[str, torch.Tensor]],
     expected: dict[str, torch.Tensor],
     client: Callable[..., Any],
     tmp_path: Path,
@@ -380,9 +395,11 @@ def test_a_study_ends_as_the_simulation_and_its_folder_answers(
     for name in ("model.safetensors", "predictions.csv", "report.html", "audit.jsonl"):
         assert str(state / name) in out
         assert (state / name).exists()
-    site = SiteModel.load(state / "model.safetensors")
-    assert all(torch.equal(value, expected[name]) for name, value in site.model.state_dict().items())
-    assert (site.header.method, site.header.bundle) == ("ecan", "tiny")
+    assert all(torch.equal(value, expected[name]) for name, value in personal(state).items())
+    # twelve utterances are too few for the guard: the site answers with the source model
+    site, source = SiteModel.load(state / "model.safetensors"), study.bundle().classifier().state_dict()
+    assert all(torch.equal(value, source[name]) for name, value in site.model.state_dict().items())
+    assert (site.header.method, site.header.bundle) == ("source", "tiny")
     # the folder is a model for fedser predict, as the one of fedser adapt is
     given = answer_files([recordings], state, device="cpu")
     rows = list(csv.DictReader((state / "predictions.csv").read_text().splitlines()))
@@ -417,6 +434,7 @@ def test_a_stopped_site_takes_up_its_rounds(
     study: Study,
     invited: Path,
     recordings: Path,
+    personal: Callable[[Path], dict[str, torch.Tensor]],
     expected: dict[str, torch.Tensor],
     client: Callable[..., Any],
     tmp_path: Path,
@@ -435,8 +453,7 @@ def test_a_stopped_site_takes_up_its_rounds(
     second = client("run", "--state", state)
     _, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
-    site = SiteModel.load(state / "model.safetensors")
-    assert all(torch.equal(value, expected[name]) for name, value in site.model.state_dict().items())
+    assert all(torch.equal(value, expected[name]) for name, value in personal(state).items())
     assert study.thread is not None
     study.thread.join(10)
     assert not study.refusals

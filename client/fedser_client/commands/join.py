@@ -28,7 +28,8 @@ def join(
         str | None, typer.Option(metavar="URL", help="HTTP proxy; HTTPS_PROXY of the environment without it.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="What adapts a bundle that is published without rounds; ecan without it.")
+        str | None,
+        typer.Option(help="What adapts a bundle published without rounds; without it the guard tries several."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would leave this site, and stop.")] = False,
     once: options.Once = False,
