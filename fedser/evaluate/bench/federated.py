@@ -18,7 +18,7 @@ import torch
 
 from fedser.audio.dataset import SpeechData
 from fedser.console import progress, say
-from fedser.errors import TooLittleDataError
+from fedser.errors import QuorumError, TooLittleDataError
 from fedser.evaluate import world as worlds
 from fedser.evaluate.bench import pool
 from fedser.evaluate.bench.cells import peak_mb
@@ -100,9 +100,14 @@ def run(
     for note in left_out:
         say(f"left out: {note}")
     with progress("federations", len(todo)) as step:
-        for rows in pool.results(compute, todo, start, settings, jobs):
+        for rows, refusal in pool.results(compute, todo, start, settings, jobs):
             store.add(rows)
+            if refusal is not None:
+                say(f"left out: {refusal}")
+                left_out.append(refusal)
             step()
+    if not store.rows:
+        raise QuorumError(f"No federation took place: {left_out[-1]}" if left_out else "There was nothing to compute.")
     summary = summarise(list(store.rows.values()), store.counts, resamples=settings.resamples, left_out=left_out)
     write_text(out / "summary.md", summary.markdown)
     return {"results": str(out / "results.csv"), "summary": str(out / "summary.md"), "uar": summary.uar} | {
@@ -159,8 +164,8 @@ def start(settings: FederatedBenchSettings) -> None:
     _worlds.clear()
 
 
-def compute(job: Job) -> list[Row]:
-    """The rows of one seed, each with its ``counts`` by speaker."""
+def compute(job: Job) -> tuple[list[Row], str | None]:
+    """The rows of one seed, each with its ``counts`` by speaker; where no site took part none, and why."""
     settings = _shared[0].model_copy(update={"setting": job.settings})
     own = simulation(settings, job.pair, job.features, job.normalisation, job.partition, job.method, job.seed)
     place = (job.pair.source, f"{job.pair.target} {job.partition}", job.features)
@@ -168,10 +173,13 @@ def compute(job: Job) -> list[Row]:
         with redirect_stderr(io.StringIO()):  # the first process has told what there is to tell about recordings
             _worlds[place] = worlds.build(own, CPU)
     world, begin = _worlds[place], time.perf_counter()
-    result = run_seed(own, world, job.seed, CPU)
+    try:
+        result = run_seed(own, world, job.seed, CPU)
+    except QuorumError as error:
+        return [], f"{own.name}, {job.method}, seed {job.seed}: {error} {error.hint}"
     spent = round(time.perf_counter() - begin, 3)
     labels = labels_of(world)
-    return [
+    rows = [
         job.key(setting)._asdict()
         | {"encoder": settings.model.encoder, "classes": "|".join(world.classes), "seconds": spent}
         | {"peak_mb": peak_mb(), "chosen_by_guard": ""}
@@ -179,3 +187,4 @@ def compute(job: Job) -> list[Row]:
         | scores(result.probabilities[setting], labels)
         for setting in job.settings
     ]
+    return rows, None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from fedser.adapt import METHODS, Schedule, make
-from fedser.config import Settings
+from fedser.config import Settings, validate
 from fedser.errors import ConfigError
 from fedser.evaluate.bench.contest import GUARD, SUPERVISED, guard_settings
 from fedser.evaluate.bench.pairs import Pair, resolve
@@ -109,6 +109,9 @@ def check(settings: BenchSettings) -> list[Pair]:
             make(name, options)
         elif name == GUARD:
             guard_settings(options)
+        else:
+            kind = REFERENCES[name].settings_type if name in REFERENCES else Settings  # the oracle has no settings
+            validate(kind, options, f"the options of the method {name}")
     return resolve(settings.pairs, settings.corpora)
 
 

@@ -2,41 +2,19 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from fedser.config import validate
+from fedser.adapt.guard import CANDIDATES
 from fedser.errors import ConfigError, OutputError
 from fedser.evaluate import bench, metrics
+from fedser.evaluate.bench.target_sets import TARGET_SETS
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fedser.demo.corpus import CorpusPlan, write_corpus
-
-    folder = tmp_path_factory.mktemp("second") / "other"
-    plan = CorpusPlan("other", 3, 27, emotions=("anger", "neutral", "fear"), seconds=(0.5, 0.7), first=50)
-    write_corpus(folder, plan, seed=6)
-    return folder
-
-
-def settings(speech: Path, second: Path, **changes: Any) -> bench.BenchSettings:
-    values = {
-        "corpora": {"tiny": str(speech), "other": str(second)},
-        "methods": "source,ecan",
-        "protocol": "transductive,inductive",
-        "seeds": 2,
-        "folds": 2,
-        "schedule": {"epochs": 2},
-        "train": {"epochs": 3, "early_stop": False},
-        "model": {"hidden": 16, "bottleneck": 8},
-    }
-    return validate(bench.BenchSettings, values | changes)
+Make = Callable[..., bench.BenchSettings]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -49,26 +27,30 @@ def plain(table: list[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
     return {tuple((k, v) for k, v in row.items() if k not in ("seconds", "peak_mb")) for row in table}
 
 
-def test_a_run_fills_every_cell_and_goes_on_where_it_stopped(speech: Path, second: Path, tmp_path: Path) -> None:
-    config = settings(speech, second)
-    result = bench.run(config, tmp_path, jobs=1, device=CPU, command="test")
+def run(config: bench.BenchSettings, out: Path, jobs: int = 1) -> dict[str, object]:
+    return bench.run(config, out, jobs=jobs, device=CPU, command="test")
+
+
+def test_a_run_fills_every_cell_and_goes_on_where_it_stopped(quick: Make, tmp_path: Path) -> None:
+    config = quick()
+    result = run(config, tmp_path)
     table = rows(tmp_path)
     assert len(table) == 2 * 2 * 2 * 2  # pairs, methods, protocols, seeds
     assert {row["classes"] for row in table} == {"anger|neutral"}
+    assert {row["setting"] for row in table} == {"central"}
     assert "tiny → other" in (tmp_path / "summary.md").read_text()
-    assert bench.run(config, tmp_path, jobs=1, device=CPU, command="test")["computed"] == 0
+    assert run(config, tmp_path)["computed"] == 0
 
     lines = (tmp_path / "results.csv").read_text().splitlines(keepends=True)
     (tmp_path / "results.csv").write_text("".join(lines[:-3]) + lines[-3][:25])  # a crash within a line
-    again = bench.run(config, tmp_path, jobs=2, device=CPU, command="test")
+    again = run(config, tmp_path, jobs=2)
     assert again["computed"] == 1
     assert plain(rows(tmp_path)) == plain(table)
     assert again["uar"] == result["uar"]
 
 
-def test_the_scores_are_those_of_the_confusion_matrix(speech: Path, second: Path, tmp_path: Path) -> None:
-    config = settings(speech, second, pairs="tiny:other", methods="source", seeds=1, protocol="transductive")
-    bench.run(config, tmp_path, jobs=1, device=CPU, command="test")
+def test_the_scores_are_those_of_the_confusion_matrix(quick: Make, tmp_path: Path) -> None:
+    run(quick(pairs="tiny:other", methods="source", seeds=1, protocol="transductive"), tmp_path)
     (row,) = rows(tmp_path)
     matrix = torch.tensor(json.loads((tmp_path / "confusions.jsonl").read_text())["matrix"])
     assert int(matrix.sum()) == 18  # nine of each shared emotion
@@ -78,11 +60,83 @@ def test_the_scores_are_those_of_the_confusion_matrix(speech: Path, second: Path
     assert metrics.uar(torch.tensor([0, 1]), torch.tensor([0, 0])) == 0.5
 
 
-def test_other_settings_are_refused_in_the_same_folder(speech: Path, second: Path, tmp_path: Path) -> None:
+def test_every_target_set_and_kind_of_row(quick: Make, tmp_path: Path) -> None:
+    methods = "source,aad,guard,supervised,coral"
+    config = quick(pairs="tiny:other", methods=methods, target_set=list(TARGET_SETS), seeds=1, reference="aad")
+    run(config, tmp_path)
+    table = {(row["target_set"], row["protocol"], row["method"]): row for row in rows(tmp_path)}
+    found = {target_set: {key[1:] for key in table if key[0] == target_set} for target_set in TARGET_SETS}
+    both = {(p, m) for p in ("transductive", "inductive") for m in ("source", "aad", "guard", "coral")}
+    oracle = {("transductive", "supervised")}
+    for target_set in ("all", "dirichlet", "neutral70", "two_emotions", "unfiltered", "telephone"):
+        assert found[target_set] == both | oracle
+    assert found["small"] == {(p, m) for p, m in both if p == "transductive"}
+    assert found["nonspeech"] == {("transductive", "guard")}
+
+    assert table["nonspeech", "transductive", "guard"]["uar"] == ""
+    for (target_set, _, method), row in table.items():
+        chosen = row["chosen_by_guard"].split("|")
+        assert (method == "guard") is (chosen != [""])
+        assert method != "guard" or set(chosen) <= set(CANDIDATES)
+        assert bool(row["unknown_auroc"]) is (target_set == "unfiltered")
+    assert len(table["all", "inductive", "guard"]["chosen_by_guard"].split("|")) == 2  # folds
+    assert len(table["small", "transductive", "guard"]["chosen_by_guard"].split("|")) == 3  # a site for each speaker
+    telephone, clean = table["telephone", "transductive", "source"], table["all", "transductive", "source"]
+    assert telephone["ece"] != clean["ece"]
+    text = (tmp_path / "summary.md").read_text()
+    assert "| supervised (oracle) |" in text
+    assert "always aad" in text
+
+
+def test_several_sources(quick: Make, speech: Path, second: Path, tmp_path: Path) -> None:
+    corpora = {"tiny": str(speech), "other": str(second), "again": str(second)}
+    config = quick(
+        corpora=corpora, pairs="leave_one_out,tiny:other", methods="source", protocol="transductive", seeds=1
+    )
+    result = run(config, tmp_path)
+    assert {(row["source"], row["target"]) for row in rows(tmp_path)} == {
+        *(("other+again", "tiny"), ("tiny+again", "other"), ("tiny+other", "again"), ("tiny", "other"))
+    }
+    assert "several/functionals/all/transductive/auto/source" in result["uar"]  # type: ignore[operator]
+
+
+def test_what_cannot_be_computed_is_left_out_and_told(quick: Make, speech: Path, second: Path, tmp_path: Path) -> None:
+    import shutil
+
+    silent = tmp_path / "nameless"  # emotions by folder, no speakers
+    for emotion in ("anger", "neutral"):
+        (silent / emotion).mkdir(parents=True)
+    with (second / "manifest.csv").open(newline="") as table:
+        for number, entry in enumerate(csv.DictReader(table)):
+            if entry["emotion"] != "fear":
+                shutil.copy(second / entry["path"], silent / entry["emotion"] / f"{number}.wav")
+    config = quick(corpora={"tiny": str(speech), "blank": str(silent)}, methods="source,supervised", seeds=1)
+    result = run(config, tmp_path / "out")
+    assert {(row["target"], row["protocol"], row["method"]) for row in rows(tmp_path / "out")} == {
+        ("blank", "transductive", "source"),
+        *(
+            ("tiny", p, m)
+            for p, m in (("transductive", "source"), ("inductive", "source"), ("transductive", "supervised"))
+        ),
+    }
+    assert len(result["left_out"]) == 2  # type: ignore[arg-type]
+    assert "- blank, inductive: the speakers are not known" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_other_settings_are_refused_in_the_same_folder(quick: Make, tmp_path: Path) -> None:
     small = {"pairs": "tiny:other", "methods": "source", "protocol": "transductive", "seeds": 1}
-    bench.run(settings(speech, second, **small), tmp_path, jobs=1, device=CPU, command="test")
+    run(quick(**small), tmp_path)
     with pytest.raises(OutputError, match="other settings"):
-        bench.run(settings(speech, second, **small, folds=3), tmp_path, jobs=1, device=CPU, command="test")
+        run(quick(**small, folds=3), tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(OutputError, match="damaged"):
+        run(quick(**small), tmp_path)
+
+
+def test_a_corpus_that_cannot_be_read_is_named(quick: Make, speech: Path, tmp_path: Path) -> None:
+    config = quick(corpora={"tiny": str(speech), "lost": str(tmp_path / "nowhere")})
+    with pytest.raises(Exception, match="The corpus lost cannot be used"):
+        run(config, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -93,17 +147,23 @@ def test_other_settings_are_refused_in_the_same_folder(speech: Path, second: Pat
         {"pairs": "tiny"},
         {"protocol": "conductive"},
         {"target_set": "some"},
+        {"target_set": "nonspeech"},
         {"features": "magic"},
         {"normalisation": "none"},
+        {"options": {"ecan": {"colour": 1}}},
+        {"options": {"ecann": {}}},
+        {"options": {"guard": {"colour": 1}}},
+        {"options": {"dann": {"colour": 1}}},
+        {"options": {"supervised": {"colour": 1}}},
     ],
 )
-def test_an_unknown_name_is_refused_before_any_work(speech: Path, second: Path, change: dict[str, str]) -> None:
+def test_an_unknown_name_is_refused_before_any_work(quick: Make, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as error:
-        bench.check(settings(speech, second, **change))
+        bench.check(quick(**change))
     assert error.value.hint
 
 
-def test_seeds_and_lists_from_the_command_line(speech: Path, second: Path) -> None:
-    assert settings(speech, second, seeds=3).seeds == (0, 1, 2)
-    assert settings(speech, second, seeds=[4, 9]).seeds == (4, 9)
-    assert settings(speech, second, methods="source, ecan").methods == ("source", "ecan")
+def test_seeds_and_lists_from_the_command_line(quick: Make) -> None:
+    assert quick(seeds=3).seeds == (0, 1, 2)
+    assert quick(seeds=[4, 9]).seeds == (4, 9)
+    assert quick(methods="source, ecan").methods == ("source", "ecan")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedser.adapt import Schedule, adapt, make, probabilities
+from fedser.adapt.guard import CANDIDATES
+from fedser.compute import generator
+from fedser.errors import TooLittleDataError
+from fedser.evaluate.bench import contest as contests
+from fedser.evaluate.bench.contest import Contest, Labelled
+from fedser.evaluate.bench.supervised import leave_one_speaker_out
+from fedser.evaluate.protocols import Query, View
+from fedser.evaluate.source import train_source
+from fedser.models import ModelSettings, fit_logistic
+from fedser.train import TrainSettings
+
+CLASSES = ("anger", "neutral", "sadness")
+MODEL, TRAIN = ModelSettings(hidden=16, bottleneck=8), TrainSettings(epochs=4, early_stop=False)
+
+
+def corpus(seed: int, shift: float = 0.0) -> Labelled:
+    draw = generator("contest", seed)
+    y = torch.arange(60) % 3
+    x = 1.5 * torch.eye(8)[y] + 0.7 * torch.randn(60, 8, generator=draw) + shift
+    return Labelled(x, y, tuple(f"s{k // 15}" for k in range(60)))
+
+
+@pytest.fixture(scope="module")
+def contest() -> Contest:
+    source = corpus(0)
+    cpu = torch.device("cpu")
+    models = train_source(source.x, source.y, source.speakers, CLASSES, MODEL, TRAIN, seed=0, device=cpu)
+    return Contest(models, source, CLASSES, {}, Schedule(epochs=2), MODEL, TRAIN, 0)
+
+
+def views(target: Labelled, *, halves: bool = False) -> list[View]:
+    everything = torch.arange(60)
+    if not halves:
+        return [View(target.x, everything, target.speakers, {"transductive": Query(everything, target.x)})]
+    parts = [(everything[:30], everything[30:]), (everything[30:], everything[:30])]
+    return [
+        View(target.x[a], a, tuple(target.speakers[i] for i in a.tolist()), {"inductive": Query(b, target.x[b])})
+        for a, b in parts
+    ]
+
+
+def test_a_row_is_what_adapting_by_itself_gives(contest: Contest) -> None:
+    target = corpus(1, shift=0.4)
+    answers = contest.run(views(target), target.y, [("aad", "transductive"), ("logreg", "transductive")])
+    model = adapt(contest.models.model, target.x, make("aad"), contest.schedule, seed=0).model
+    expected = probabilities(model, target.x, contest.models.temperature)
+    assert torch.equal(answers["aad", "transductive"].probabilities, expected)
+    assert contest.models.linear is not None
+    plain = contest.models.linear(target.x).softmax(1)
+    assert torch.allclose(answers["logreg", "transductive"].probabilities, plain, atol=1e-6)
+
+
+def test_the_guard_takes_the_candidates_models_of_the_same_cell(
+    contest: Contest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, calls = corpus(1, shift=0.4), []
+
+    def counted(*arguments: object, **more: object) -> object:
+        calls.append(arguments[2].name)  # type: ignore[attr-defined]
+        return adapt(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(contests, "adapt", counted)
+    wanted = [(name, "inductive") for name in ("aad", "guard", "source")]
+    answers = contest.run(views(target, halves=True), target.y, wanted)
+    assert sorted(calls) == sorted(2 * CANDIDATES)  # each once a fold, no second training
+    guarded = answers["guard", "inductive"]
+    assert len(guarded.chosen) == 2
+    assert guarded.seconds > answers["aad", "inductive"].seconds
+    rest = contest.run(views(target, halves=True), target.y, [(name, "inductive") for name in CANDIDATES])
+    for fold, rows in enumerate((slice(30, 60), slice(0, 30))):
+        chosen = rest[guarded.chosen[fold], "inductive"].probabilities
+        assert torch.equal(guarded.probabilities[rows], chosen[rows])
+
+
+def test_the_guard_sees_no_held_out_utterance(contest: Contest) -> None:
+    target = corpus(1, shift=0.4)
+    changed = replace(target, x=torch.cat([target.x[:30], target.x[30:] + 50]))
+    one, two = (views(own, halves=True)[:1] for own in (target, changed))
+    choices = [contest.run(own, target.y, [("guard", "inductive")])["guard", "inductive"].chosen for own in (one, two)]
+    assert choices[0] == choices[1]
+
+
+def test_labels_reach_the_oracle_alone(contest: Contest) -> None:
+    target = corpus(1)
+    wanted = [(name, "transductive") for name in ("source", "aad", "guard", "logreg_self", "coral", "supervised")]
+    right = contest.run(views(target), target.y, wanted)
+    wrong = contest.run(views(target), (target.y + 1) % 3, wanted)
+    for method, protocol in wanted:
+        same = torch.equal(right[method, protocol].probabilities, wrong[method, protocol].probabilities)
+        assert same is (method != "supervised")
+
+
+def test_a_site_too_small_for_a_method_keeps_the_source_model(contest: Contest) -> None:
+    target = corpus(1)
+    one = torch.tensor([4])
+    view = View(target.x[one], one, ("s0",), {"transductive": Query(one, target.x[one])})
+    answers = contest.run([view], target.y, [("aad", "transductive"), ("source", "transductive")])
+    assert torch.equal(answers["aad", "transductive"].probabilities, answers["source", "transductive"].probabilities)
+
+
+def test_the_oracle_by_hand() -> None:
+    target = corpus(1)
+    labels = target.y.clone()
+    labels[3] = -1
+    answers = leave_one_speaker_out(target.x, labels, target.speakers, CLASSES)
+    held = torch.tensor([speaker == "s1" for speaker in target.speakers])
+    seen = ~held & (labels >= 0)
+    expected = fit_logistic(target.x[seen], labels[seen], CLASSES)(target.x[held]).softmax(1)
+    assert torch.allclose(answers[held], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("speakers", [("a",) * 60, ("a", None) * 30])
+def test_the_oracle_needs_speakers(speakers: tuple[str | None, ...]) -> None:
+    target = corpus(1)
+    with pytest.raises(TooLittleDataError):
+        leave_one_speaker_out(target.x, target.y, speakers, CLASSES)
