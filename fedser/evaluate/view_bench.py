@@ -15,10 +15,11 @@ _METRICS = {"uar": "UAR", "war": "WAR", "macro_f1": "macro-F1"}
 
 
 def view(results: Mapping[str, Any], rows: Sequence[Row]) -> Page:
-    """Arrange a benchmark's rows: a section for each features × target set × protocol, UAR first."""
+    """Arrange a benchmark's rows: a section for each features × target set × protocol × partition, UAR first."""
+    rows = [row for row in rows if row["uar"]]  # recordings without speech have nothing to score
     seeds = sorted({row["seed"] for row in rows})
     pairs = sorted({(row["source"], row["target"]) for row in rows})
-    methods = sorted({row["method"] for row in rows})
+    methods = sorted({_method(row) for row in rows})
     sections = [
         Section(f"{', '.join(names)}", blocks=_tables([row for row in rows if _names(row) == names]))
         for names in sorted({_names(row) for row in rows})
@@ -43,11 +44,17 @@ def view(results: Mapping[str, Any], rows: Sequence[Row]) -> Page:
 
 
 def _names(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in _SECTION)
+    return tuple(row[name] for name in _SECTION) + ((row["partition"],) if row.get("partition") else ())
+
+
+def _method(row: Row) -> str:
+    """The method; in a federated benchmark the setting too."""
+    setting = row.get("setting", "central")
+    return row["method"] if setting == "central" else f"{setting} ({row['method']})"
 
 
 def _tables(rows: Sequence[Row]) -> list[Block]:
-    columns = sorted({(row["normalisation"], row["method"]) for row in rows})
+    columns = sorted({(row["normalisation"], _method(row)) for row in rows})
     pairs = sorted({(row["source"], row["target"]) for row in rows})
     blocks: list[Block] = []
     for metric, label in _METRICS.items():
@@ -66,7 +73,7 @@ def _values(rows: Iterable[Row], pair: tuple[str, str], column: tuple[str, str],
     return [
         100 * float(row[metric])
         for row in rows
-        if (row["source"], row["target"]) == pair and (row["normalisation"], row["method"]) == column
+        if (row["source"], row["target"]) == pair and (row["normalisation"], _method(row)) == column
     ]
 
 
@@ -74,7 +81,7 @@ def _means(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], column: tuple[
     """The mean over the pairs of each seed that has them all, so that the spread is that of the mean."""
     by_seed: dict[str, list[float]] = {}
     for row in rows:
-        if (row["normalisation"], row["method"]) == column:
+        if (row["normalisation"], _method(row)) == column:
             by_seed.setdefault(row["seed"], []).append(100 * float(row[metric]))
     return [statistics.fmean(values) for values in by_seed.values() if len(values) == len(pairs)]
 
