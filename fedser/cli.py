@@ -16,6 +16,7 @@ from fedser.commands import (
     segment,
     simulate,
     train,
+    weights,
 )
 
 app = entry.program("fedser", "Federated, source-free, privacy-preserving adaptation of speech-emotion models.")
@@ -24,6 +25,7 @@ app.command("demo")(demo.demo)
 app.add_typer(corpus.app, name="corpus")
 app.command("segment")(segment.segment)
 app.command("train")(train.train)
+app.add_typer(weights.app, name="weights")
 app.add_typer(keys.app, name="keys")
 app.add_typer(bundle.app, name="bundle")
 app.command("adapt")(adapt.adapt)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedser import console
+from fedser.commands.words import GROUPS, pairs, source_settings
 from fedser.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import torch
 
     from fedser.audio.dataset import SpeechData
     from fedser.audio.features import FeatureSettings
     from fedser.bundle import SigningKey
-    from fedser.train import TrainSettings
     from fedser.train.source import Source
 
 
@@ -38,6 +38,9 @@ class Encoder(StrEnum):
     mlp = "mlp"
     vgg11 = "vgg11"
     resnet = "resnet"
+    wav2vec2 = "wav2vec2"
+    hubert = "hubert"
+    wavlm = "wavlm"
 
 
 class Norm(StrEnum):
@@ -58,6 +61,7 @@ class Rule(StrEnum):
 
 
 _KINDS = "noise, room, telephone, mulaw, gsm, gain"
+_ENCODER = "auto: mlp, or resnet for logmel; the pretrained ones bring their own features."
 
 
 def train(
@@ -65,10 +69,16 @@ def train(
         list[str], typer.Option("--corpora", metavar="NAME=DIR", help="A labelled corpus; may be given again.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write, NAME.safetensors.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[NAME=DIR]...", help="Further corpora.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=DIR | KEY=VALUE]...",
+            help="Further corpora; settings as model.KEY=VALUE, train.KEY=VALUE or features.KEY=VALUE.",
+        ),
+    ] = None,
     key: Annotated[Path | None, typer.Option("--key", help="Private signing key; the user's own without one.")] = None,
     features: Annotated[Features, typer.Option("--features", help="What is computed.")] = Features.functionals,
-    encoder: Annotated[Encoder, typer.Option("--encoder", help="auto: mlp, or resnet for logmel.")] = Encoder.auto,
+    encoder: Annotated[Encoder, typer.Option("--encoder", help=_ENCODER)] = Encoder.auto,
     norm: Annotated[Norm, typer.Option("--norm", help="Normalisation layers.")] = Norm.batch,
     normalisation: Annotated[
         Rule, typer.Option("--normalisation", help="Of the features, inside each corpus.")
@@ -90,32 +100,34 @@ def train(
     form: Annotated[console.Format, typer.Option("--format", help="How to print the result.")] = console.Format.text,
 ) -> None:
     """Train a source model on labelled corpora and write it as a signed bundle."""
-    places = _pairs([*corpora, *(more or [])], "--corpora", "NAME=DIR, for instance emodb=recordings/emodb")
+    words = [*corpora, *(more or [])]
+    changes = [word for word in words if word.startswith(GROUPS)]
+    places = pairs(
+        [word for word in words if word not in changes], "--corpora", "NAME=DIR, for instance emodb=recordings/emodb"
+    )
     for corpus in places:
         if corpus != Path(corpus).name or corpus == "..":
             raise UsageError(
                 f"'{corpus}' cannot name a corpus.", "A corpus' name is part of file names: leave out '/'."
             )
-    mapping = _pairs(rename or [], "--map", "LABEL=LABEL, for instance calm=neutral")
+    mapping = pairs(rename or [], "--map", "LABEL=LABEL, for instance calm=neutral")
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out} does not end in .safetensors.", "Name the bundle NAME.safetensors.")
 
     from fedser import compute, files
-    from fedser.audio.features import FeatureSettings
     from fedser.audio.normalise import NormalisationSettings
     from fedser.bundle import format
-    from fedser.config import validate
-    from fedser.models import ModelSettings
+    from fedser.models import resolve
     from fedser.train import train_bundle
 
     compute.one_thread()
-    settings = _settings(epochs, augment)
+    chosen = encoder.value if encoder is not Encoder.auto else "resnet" if features is Features.logmel else "mlp"
+    values = {"model": {"encoder": chosen, "norm": norm.value}, "features": {"kind": features.value}}
+    model, settings, kind = source_settings(values, epochs, augment, changes)
     wanted = _classes(classes)
-    kind = FeatureSettings(kind=features.value)
-    chosen = encoder.value if encoder is not Encoder.auto else "resnet" if kind.kind == "logmel" else "mlp"
-    model = validate(ModelSettings, {"encoder": chosen, "norm": norm.value}, "the command line")
     place = compute.device(device)
     files.output_folder(out.parent)
+    model, kind = resolve(model, kind)
     signing = _key(key)
     data = {corpus: _load(corpus, Path(where), kind, mapping, place) for corpus, where in places.items()}
     source = train_bundle(
@@ -134,30 +146,6 @@ def train(
     format.write(out, source.header, source.tensors, signing)
     aside = _set_aside(out, data)
     console.emit(_result(out, source, data, aside), form, lambda: _text(out, source, data, aside, key))
-
-
-def _pairs(given: Sequence[str], option: str, form: str) -> dict[str, str]:
-    """``LEFT=RIGHT`` words as a mapping."""
-    found: dict[str, str] = {}
-    for word in given:
-        left, separator, right = word.partition("=")
-        if not (left and separator and right):
-            raise UsageError(f"'{word}' after {option} does not fit.", f"Write {form}.")
-        if left in found:
-            raise UsageError(f"{option} names {left} twice.", "Give each name once.")
-        found[left] = right
-    return found
-
-
-def _settings(epochs: int | None, augment: str) -> TrainSettings:
-    from fedser.config import validate
-    from fedser.train import TrainSettings
-
-    kinds = [] if augment == "none" else [kind.strip() for kind in augment.split(",")]
-    values: dict[str, object] = {"augment": kinds}
-    if epochs is not None:
-        values["epochs"] = epochs
-    return validate(TrainSettings, values, "the command line")
 
 
 def _classes(given: str | None) -> tuple[str, ...] | None:

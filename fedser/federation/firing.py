@@ -19,14 +19,16 @@ Bins over a whole layer of the default bundle, within the radius, were noticed a
 utterances (at 16 of 18 sites of 8 to 80), bins in a quarter of its units at 51, in a tenth at 15: a server that is
 content with few utterances gets them.
 
-What it does not see: fewer trap units than the margins, sums of more than two units, and softmax outputs that
-saturate for all utterances but a few. Below eight utterances it cannot tell and says nothing.
+What it does not see: fewer trap units than the margins, sums of more than two units, softmax outputs that
+saturate for all utterances but a few, and, in trained layers of a pretrained encoder, units that fire for a few
+frames of every utterance. Below eight utterances it cannot tell and says nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from fedser.models.pretrained import Units
 
 FEWEST = 8  # utterances below which every unit fires for a few
 STEADY = 32  # utterances beyond which the margins shrink, as such units become rarer
@@ -83,14 +87,35 @@ def suspicious(found: Sequence[Layer], signed: Sequence[Layer], utterances: int,
 
 @torch.no_grad()
 def patterns(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """For each ReLU in turn: for which utterances which units fire, bool [N, units]; a channel fires anywhere."""
+    """For each ReLU in turn: for which utterances which units fire, bool [N, units]; a channel fires anywhere.
+
+    So do, before them, the units of the pretrained layers that are trained, at any frame.
+    """
     device = next(model.parameters()).device
     parts: list[list[Tensor]] = []
-    for rows in torch.split(x, _ROWS):
-        with _Listening() as heard:
-            model(rows.to(device))
-        parts.append(heard.fired)
-    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+    with _watching(model) as watched:
+        for rows in torch.split(x, _ROWS):
+            with _Listening() as heard:
+                model(rows.to(device))
+            parts.append(heard.fired)
+    return [torch.cat(list(layer)) for layer in [*watched, *zip(*parts, strict=True)]]
+
+
+@contextmanager
+def _watching(model: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """Collect for each layer of ``Units`` which of them fire for which utterances, in however many passes."""
+    layers = [module for module in model.modules() if isinstance(module, Units)]
+    found: list[list[Tensor]] = [[] for _ in layers]
+
+    def hook(place: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _layer, _inputs, result: found[place].append((result > 0).any(dim=1))
+
+    handles = [layer.register_forward_hook(hook(place)) for place, layer in enumerate(layers)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Listening(TorchFunctionMode):
