@@ -6,7 +6,7 @@ They are the field's usual comparison for source-free methods, and never cross t
 """
 
 from fedser.transfer.reference import Batch, Part, Reference
-from fedser.transfer.references import REFERENCES, make
+from fedser.transfer.references import REFERENCES, make, options_of
 from fedser.transfer.training import TransferModel, transfer
 
-__all__ = ["REFERENCES", "Batch", "Part", "Reference", "TransferModel", "make", "transfer"]
+__all__ = ["REFERENCES", "Batch", "Part", "Reference", "TransferModel", "make", "options_of", "transfer"]

@@ -23,7 +23,7 @@ class DidanSettings(Settings):
         steps: proximal steps for w, which no gradient flows through.
     """
 
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=5.0, ge=0)
     sparsity: float = Field(default=0.1, ge=0)
     steps: int = Field(default=20, ge=1)
 

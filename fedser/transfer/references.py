@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from fedser.compute import generator
-from fedser.config import validate
+from fedser.config import Settings, validate
 from fedser.errors import UsageError
 from fedser.models import EmotionClassifier, initialise
 from fedser.transfer.coral import Coral
@@ -20,8 +20,8 @@ from fedser.transfer.reference import Reference
 REFERENCES: dict[str, type[Reference]] = {"dann": Dann, "coral": Coral, "didan": Didan, "emodna": EmoDna}
 
 
-def make(name: str, model: EmotionClassifier, options: Mapping[str, object] | None = None, *, seed: int) -> Reference:
-    """Build a reference by name for one training of ``model``; its layers' first weights are drawn from ``seed``.
+def options_of(name: str, options: Mapping[str, object] | None = None) -> Settings:
+    """The settings of a reference, from plain values: what ``make`` checks, before any work.
 
     Raises:
         UsageError: there is no reference of this name.
@@ -31,9 +31,18 @@ def make(name: str, model: EmotionClassifier, options: Mapping[str, object] | No
         near = difflib.get_close_matches(name.lower().replace("-", ""), REFERENCES, n=1)
         meant = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"There is no reference '{name}'.{meant}", f"Choose one of {', '.join(REFERENCES)}.")
-    kind = REFERENCES[name]
-    settings = validate(kind.settings_type, dict(options or {}), f"the options of the reference {name}")
+    return validate(REFERENCES[name].settings_type, dict(options or {}), f"the options of the reference {name}")
+
+
+def make(name: str, model: EmotionClassifier, options: Mapping[str, object] | None = None, *, seed: int) -> Reference:
+    """Build a reference by name for one training of ``model``; its layers' first weights are drawn from ``seed``.
+
+    Raises:
+        UsageError: there is no reference of this name.
+        ConfigError: an option is unknown to the reference or out of range.
+    """
+    settings = options_of(name, options)
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
-        reference = kind(settings, model)
+        reference = REFERENCES[name](settings, model)
     initialise(reference, generator(seed, "transfer", name))
     return reference
