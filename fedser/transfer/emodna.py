@@ -27,8 +27,8 @@ class EmoDnaSettings(Settings):
         momentum: of the running mean confidence of each class, its threshold.
     """
 
-    decoupling: float = Field(default=0.1, ge=0)
-    class_level: float = Field(default=1.0, ge=0)
+    decoupling: float = Field(default=1.0, ge=0)
+    class_level: float = Field(default=3.0, ge=0)
     corpus_level: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=0.3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
