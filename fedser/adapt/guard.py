@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -11,49 +12,49 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedser.adapt import scores
+from fedser.adapt.candidates import Candidate, candidate, source_of, table
 from fedser.adapt.loop import adapt
 from fedser.adapt.method import Method
 from fedser.adapt.methods import METHODS, make
-from fedser.adapt.probabilities import outputs, probabilities
 from fedser.adapt.schedule import Schedule
 from fedser.config import Settings
-from fedser.errors import UsageError
 from fedser.models import EmotionClassifier, LinearClassifier
+
+__all__ = [
+    "CANDIDATES",
+    "DEFAULT",
+    "Candidate",
+    "Choice",
+    "GuardSettings",
+    "Guarded",
+    "adapt_guarded",
+    "candidate",
+    "choose",
+]
 
 CANDIDATES = tuple(name for name in ("source", "shot", "nrc", "aad", "ecan", "fedser") if name in METHODS)
 DEFAULT = CANDIDATES[-1]  # what adapts where no method is named and nobody guards
 
 
 class GuardSettings(Settings):
-    """When the source model is kept.
+    """What decides; docs/guard.md says where the values come from. No label has a part in a choice.
 
     Attributes:
         fewest: utterances below which nothing is adapted to.
         farthest: median distance from the source's recordings, in its standard deviations, from which recordings
             are no speech that the source knows (:func:`fedser.adapt.scores.distance`).
         strangest: the same for how features go together (:func:`fedser.adapt.scores.variance_shift`).
+        margin: weight of the prototype margin against the predictability, see :func:`worth`.
+        company: weight of all candidates' mean worth against that of the best one.
+        least: evidence below which the source is kept, times √N: few utterances have to say it more clearly.
     """
 
     fewest: int = Field(default=30, ge=2)
     farthest: float = Field(default=1.5, gt=0)
     strangest: float = Field(default=0.55, gt=0)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model that the guard may choose.
-
-    Attributes:
-        name: of the method; the first candidate is ``source``.
-        model: features [B, \\*shape] to logits [B, C].
-        probabilities: its answers for the site's own utterances [N, C].
-        embedding: its bottleneck outputs [N, d]; None where it has none.
-    """
-
-    name: str
-    model: nn.Module
-    probabilities: Tensor
-    embedding: Tensor | None
+    margin: float = Field(default=0.5, ge=0)
+    company: float = Field(default=2.0, ge=0)
+    least: float = Field(default=0.1, ge=0)
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,6 @@ class Guarded:
     candidates: tuple[Candidate, ...] = ()
 
 
-def candidate(
-    name: str, model: nn.Module, x: Tensor, *, temperature: float = 1.0, class_mask: Tensor | None = None
-) -> Candidate:
-    """What the guard needs to know of a model, from one full pass over the site's utterances x [N, \\*shape]."""
-    x = x.to(next(model.parameters()).device)
-    mask = None if class_mask is None else class_mask.to(x.device)
-    if not isinstance(model, EmotionClassifier):  # the temperature was calibrated for the classifier
-        return Candidate(name, model, probabilities(model, x, 1.0, mask), None)
-    return Candidate(name, model, probabilities(model, x, temperature, mask), outputs(model, x, mask)[0])
-
-
 def choose(
     candidates: Sequence[Candidate],
     x: Tensor,
@@ -115,19 +105,28 @@ def choose(
     Args:
         candidates: of one site; one of them is ``source``.
         x: the site's normalised features [N, \\*shape].
-        temperature: divides the logits.
-        class_mask: bool [C], true for the classes that can occur at the site; None means all.
+        temperature, class_mask: of the source's answers; the candidates' probabilities hold them already.
         distance: of the recordings from the source's, where it is known (:func:`fedser.adapt.scores.distance`).
         settings: see :class:`GuardSettings`.
 
     Returns:
         The choice; the source where nothing else is better founded.
     """
-    table = {each.name: _scores(each, candidates) for each in candidates}
+    told = table(candidates, x, temperature=temperature, class_mask=class_mask)
+    for row in told.values():
+        row["worth"] = worth(row, told["source"], settings)
     if reason := _unfit(source_of(candidates), x, distance, settings):
-        return Choice("source", reason, table)
-    best = max(candidates, key=lambda each: table[each.name]["consensus"])
-    return Choice(best.name, f"{best.name} agrees best with the other candidates.", table)
+        return Choice("source", reason, told)
+    gains = {each.name: told[each.name]["worth"] for each in candidates if each.name != "source"}
+    if not gains:
+        return Choice("source", "There is no other candidate.", told)
+    best = max(gains, key=lambda name: gains[name])
+    evidence = (gains[best] + settings.company * fmean(gains.values())) / (1 + settings.company)
+    needed = settings.least / math.sqrt(len(x))
+    weighed = f"(evidence {evidence:+.3f}, needed {needed:+.3f})"
+    if evidence <= needed:
+        return Choice("source", f"Adapted answers follow the recordings no better than the source's {weighed}.", told)
+    return Choice(best, f"Its answers follow the recordings better than the source's {weighed}.", told)
 
 
 def adapt_guarded(
@@ -177,18 +176,6 @@ def adapt_guarded(
     return Guarded(chosen.model.eval(), choice, history, steps, tuple(found))
 
 
-def source_of(candidates: Sequence[Candidate]) -> Candidate:
-    """The source model among the candidates.
-
-    Raises:
-        UsageError: it is not there.
-    """
-    for each in candidates:
-        if each.name == "source":
-            return each
-    raise UsageError("The guard was given no source model.", "Let one candidate be named source.")
-
-
 def _unfit(source: Candidate, x: Tensor, distance: float | None, settings: GuardSettings) -> str:
     """Why nothing should be adapted to these recordings; empty where nothing speaks against it."""
     if len(x) < settings.fewest:
@@ -203,14 +190,12 @@ def _unfit(source: Candidate, x: Tensor, distance: float | None, settings: Guard
     return ""
 
 
-def _scores(one: Candidate, candidates: Sequence[Candidate]) -> dict[str, float]:
-    p, source = one.probabilities, source_of(candidates).probabilities
-    others = [scores.agreement(p, each.probabilities) for each in candidates if each is not one]
-    return {
-        "entropy": scores.entropy(p),
-        "mutual_information": scores.mutual_information(p),
-        "density": scores.soft_neighbourhood_density(p),
-        "balance": scores.balance(p),
-        "changed": scores.changed(p, source),
-        "consensus": fmean(others) if others else 1.0,
-    }
+def worth(row: Mapping[str, float], source: Mapping[str, float], settings: GuardSettings) -> float:
+    """A candidate's gain in predictability over the source, less its gain in prototype margin times the weight.
+
+    Answers that became more predictable from the recordings are worth having. Those that only became more compact in
+    the source's own embedding follow the source's structure, not the site's, so that part is taken off.
+    """
+    return (row["predictability"] - source["predictability"]) - settings.margin * (
+        row["prototype_margin"] - source["prototype_margin"]
+    )

@@ -66,6 +66,39 @@ def prototype_margin(b: Tensor, p: Tensor) -> float:
     return float((own - other).mean())
 
 
+def ridge_hat(vectors: Tensor, strength: float = 10.0) -> Tensor:
+    """The hat matrix H [N, N] of ridge regression on centred vectors [N, D]: fitted values are H y.
+
+    H = K (K + strength · I)⁻¹ with K the Gram matrix over the mean squared length, so that ``strength`` has the
+    same meaning for any number of features.
+    """
+    centred = vectors.double() - vectors.double().mean(dim=0)
+    gram = centred @ centred.T
+    gram = gram / gram.diagonal().mean().clamp_min(TINY)
+    hat: Tensor = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), gram)
+    return hat
+
+
+def predictability(p: Tensor, hat: Tensor) -> float:
+    """How well the answers can be predicted from the others' features and answers: leave-one-out R², at most 1.
+
+    Ridge regression of the one-hot answers, each utterance predicted without itself; the residuals follow from the
+    hat matrix as e_i / (1 − H_ii) (PRESS: Allen, Technometrics 1974). Answers that follow the recordings' structure are
+    predictable, and shares count for nothing: always the same answer gives 0.
+
+    Args:
+        p: class probabilities [N, C].
+        hat: :func:`ridge_hat` of the utterances' features.
+    """
+    answers = functional.one_hot(p.argmax(dim=1), p.shape[1]).to(hat.dtype)
+    y = answers - answers.mean(dim=0)
+    spread = float(y.square().sum())
+    if spread < TINY:
+        return 0.0
+    left = (y - hat @ y) / (1 - hat.diagonal()).clamp_min(TINY).unsqueeze(1)
+    return 1.0 - float(left.square().sum()) / spread
+
+
 def agreement(p: Tensor, q: Tensor) -> float:
     """Share of utterances to which p and q [N, C] give the same answer."""
     return float((p.argmax(dim=1) == q.argmax(dim=1)).double().mean())

@@ -9,8 +9,8 @@ import torch
 
 from fedser import bundle as bundles
 from fedser.adapt import make
-from fedser.adapt.schedule import Schedule
 from fedser.adapt.local import LocalRun, adapt_site
+from fedser.adapt.schedule import Schedule
 from fedser.adapt.site import UNKNOWN, SiteModel
 from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
