@@ -101,7 +101,7 @@ def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
 
     Args:
         settings: name it.
-        shape: ``(D,)``, ``(mels, frames)``, ``(samples,)`` or ``(statistics, levels, D)``.
+        shape: ``(D,)`` for descriptors, ``(mels, frames)`` or ``(1, samples)``.
 
     Raises:
         ConfigError: the encoder does not take features of this shape.
@@ -116,7 +116,7 @@ def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
                 "Choose the encoder that the features are for, or the features functionals.",
             )
         return MlpEncoder(shape[0], settings)
-    if len(shape) != 2:
+    if len(shape) != 2 or shape[0] == 1:
         raise ConfigError(
             f"The encoder {settings.encoder} takes log-mel features (mels, frames), not shape {shape}.",
             "Choose the features logmel, or the encoder mlp.",
@@ -126,19 +126,19 @@ def build(settings: ModelSettings, shape: tuple[int, ...]) -> Encoder:
 
 def _pretrained(settings: ModelSettings, shape: tuple[int, ...]) -> PooledEncoder | PretrainedEncoder:
     if settings.trained != "frozen":
-        if len(shape) != 1:
+        if len(shape) != 2 or shape[0] != 1:
             raise ConfigError(
                 f"A pretrained encoder that is trained takes waveforms, not features of shape {shape}.",
                 "Choose the features waveform, or model.trained=frozen.",
             )
         return PretrainedEncoder(settings)
     row = architecture(settings.encoder, settings.size)
-    if len(shape) != 3 or shape[1:] != (row.layers + 1, row.width):
+    if shape != (row.statistics * row.levels * row.width,):
         raise ConfigError(
             f"{settings.encoder} {settings.size}, frozen, takes its own pooled layers, not features of shape {shape}.",
             "Choose the features pretrained with the same encoder, or model.trained=lora.",
         )
-    return PooledEncoder((shape[0], shape[1], shape[2]), settings)
+    return PooledEncoder(settings, row)
 
 
 def touching_input(encoder: Encoder) -> list[nn.Module]:

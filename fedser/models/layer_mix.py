@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fedser.models.mlp import MlpEncoder
 from fedser.models.settings import ModelSettings
+from fedser.pretrained.architectures import Architecture
 
 
 class LayerMix(nn.Module):
@@ -22,16 +23,16 @@ class LayerMix(nn.Module):
 
 
 class PooledEncoder(nn.Module):
-    """The mix of the pooled layers of a frozen encoder, then an MLP: [B, statistics, levels, D] to [B, hidden]."""
+    """The mix of the pooled layers of a frozen encoder, then an MLP: [B, statistics · levels · D] to [B, hidden]."""
 
-    def __init__(self, shape: tuple[int, int, int], settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, row: Architecture) -> None:
         super().__init__()
-        statistics, levels, width = shape
-        self.mix = LayerMix(levels)
-        self.tail = MlpEncoder(statistics * width, settings)
+        self._shape = (row.statistics, row.levels, row.width)
+        self.mix = LayerMix(row.levels)
+        self.tail = MlpEncoder(row.statistics * row.width, settings)
         self.outputs = self.tail.outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode ``[B, statistics, levels, D]``."""
-        encoded: Tensor = self.tail(self.mix(x))
+        """Encode ``[B, statistics · levels · D]``."""
+        encoded: Tensor = self.tail(self.mix(x.unflatten(1, self._shape)))
         return encoded

@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
 
 
 class PretrainedEncoder(nn.Module):
-    """Waveforms [B, samples] to [B, hidden]: all layers, pooled over time and mixed, then normalised, then an MLP.
+    """Waveforms [B, 1, samples] to [B, hidden]: all layers, pooled over time and mixed, then normalised, then an MLP.
 
     Attributes:
         base: which frozen encoder it stands on.
@@ -80,9 +80,9 @@ class PretrainedEncoder(nn.Module):
                 self.trained.extend(_watched(layer) for layer in trunk.layers_of(row.build())[self.first :])
         else:
             self.adapters.extend(AttentionAdapter(row.width, settings.rank, settings.alpha) for _ in range(count))
-        self.mix = LayerMix(row.layers + 1)
-        self.norm = vector_norm(settings.norm, 2 * row.width)
-        self.tail = MlpEncoder(2 * row.width, settings)
+        self.mix = LayerMix(row.levels)
+        self.norm = vector_norm(settings.norm, row.statistics * row.width)
+        self.tail = MlpEncoder(row.statistics * row.width, settings)
         self.outputs = self.tail.outputs
         self._receptive = row.receptive
         if not self.mix.weights.is_meta:  # a bundle's tensors are checked without the weights
@@ -99,7 +99,8 @@ class PretrainedEncoder(nn.Module):
             own.load_state_dict(theirs.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode ``[B, samples]``."""
+        """Encode ``[B, 1, samples]``."""
+        x = x.squeeze(1)
         if torch.is_grad_enabled():
             levels = self._levels(x)
         else:
@@ -108,7 +109,7 @@ class PretrainedEncoder(nn.Module):
         return encoded
 
     def _levels(self, x: Tensor) -> Tensor:
-        """Pooled outputs of all levels, [B, 2, L + 1, D]; gradients reach the trained layers and no further."""
+        """Pooled outputs [B, 2, L + 1, D] of [B, samples]; gradients reach the trained layers and no further."""
         model = weights.load(self.base, x.device)
         hidden, found = self._frozen(model, x)
         for place, layer in enumerate(trunk.layers_of(model)[self.first :]):

@@ -28,6 +28,16 @@ class Architecture:
     factory: str
     options: Mapping[str, object]
 
+    @property
+    def levels(self) -> int:
+        """What goes into the first layer, and what each layer gives."""
+        return self.layers + 1
+
+    @property
+    def statistics(self) -> int:
+        """Mean and standard deviation over time."""
+        return 2
+
     def build(self) -> nn.Module:
         """A ``torchaudio.models.Wav2Vec2Model`` in evaluation mode, with weights that mean nothing yet."""
         from torchaudio import models  # half a second, and only these encoders need it

@@ -97,7 +97,7 @@ def train_model(
     usable = counted & torch.isfinite(found.logits).all(1)
     temperature = calibrate.temperature(found.logits[usable], y[usable]) if bool(usable.any()) else 1.0
     final = _fresh(model, x, classes, seed, 0)
-    teacher = _teacher(x, y, classes, model, settings)
+    teacher = _teacher(x, y, classes, settings)
     # A complete schedule of that many epochs: one that is broken off has not been annealed.
     whole = settings.model_copy(update={"epochs": found.epochs})
     history = []
@@ -135,7 +135,7 @@ def _validate(
     networks = [_fresh(model, x, classes, seed, 1 + number) for number in range(len(masks))]
     parts = [(x[~mask], y[~mask]) for mask in masks]
     runs = [
-        epochs(network, own_x, own_y, settings, seed + 1 + number, _teacher(own_x, own_y, classes, model, settings))
+        epochs(network, own_x, own_y, settings, seed + 1 + number, _teacher(own_x, own_y, classes, settings))
         for number, (network, (own_x, own_y)) in enumerate(zip(networks, parts, strict=True))
     ]
     held = torch.stack(masks).any(0)
@@ -159,10 +159,8 @@ def _validate(
     return _Validation(f"{_folds(masks)}, early stop on UAR after epoch {best + 1}", best + 1, best_logits, uars)
 
 
-def _teacher(
-    x: Tensor, y: Tensor, classes: Sequence[str], model: ModelSettings, settings: TrainSettings
-) -> LinearClassifier | None:
-    if model.encoder != "mlp" or settings.linear_share == 0:
+def _teacher(x: Tensor, y: Tensor, classes: Sequence[str], settings: TrainSettings) -> LinearClassifier | None:
+    if x.dim() != 2 or settings.linear_share == 0:
         return None
     return fit_logistic(x, y, classes).to(x.device)
 

@@ -101,7 +101,7 @@ def train_bundle(
     tensors = {f"model.{entry}": tensor for entry, tensor in trained.model.state_dict().items()}
     stored = statistics.tensors(with_speakers=False)
     tensors |= {f"statistics.{entry}": tensor for entry, tensor in stored.items()}
-    linear = everything.features.kind in ("functionals", "egemaps")
+    linear = everything.raw.dim() == 2
     if linear:
         peer = fit_linear(examples.x, examples.y, chosen)
         tensors |= {f"linear.{entry}": tensor for entry, tensor in peer.state_dict().items()}

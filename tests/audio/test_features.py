@@ -153,9 +153,9 @@ def test_waveform_is_standardised_then_cut_or_repeated():
     settings = FeatureSettings(kind="waveform", seconds=1.0)
     waveform = _speechlike(1.5, 1)
     standard = (waveform - waveform.mean()) / waveform.std()
-    found = extract([waveform], settings)[0].numpy()
+    found = extract([waveform], settings)[0, 0].numpy()
     np.testing.assert_allclose(found, standard[4000:20_000], atol=1e-3)
-    short = extract([waveform[:8000]], settings)[0]
+    short = extract([waveform[:8000]], settings)[0, 0]
     assert torch.equal(short[:8000], short[8000:])
     assert float(short.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(short.std()) == pytest.approx(1.0, abs=1e-3)

@@ -28,14 +28,14 @@ def settings(base: Pretrained, **values: object) -> ModelSettings:
 
 def model(base: Pretrained, seed: int = 0, **values: object) -> EmotionClassifier:
     own = settings(base, **values)
-    shape = (2, 4, 16) if own.trained == "frozen" else (SAMPLES,)
+    shape = (2 * 4 * 16,) if own.trained == "frozen" else (1, SAMPLES)
     built = EmotionClassifier(own, shape, CLASSES)
     initialise(built, generator("test", seed))
     return built.eval()
 
 
 def waves(count: int) -> torch.Tensor:
-    return torch.randn(count, SAMPLES, generator=generator("waves"))
+    return torch.randn(count, 1, SAMPLES, generator=generator("waves"))
 
 
 def stirred(net: EmotionClassifier) -> EmotionClassifier:
@@ -54,8 +54,8 @@ def test_at_first_all_is_as_pretrained(family, trained, layers, tiny_encoder):
     base = tiny_encoder(family)
     net, x = model(base, trained=trained, layers=layers), waves(3)
     with torch.no_grad():
-        expected = trunk.levels(weights.load(base), list(x), 325)
-    torch.testing.assert_close(net.encoder._levels(x), expected)
+        expected = trunk.levels(weights.load(base), list(x[:, 0]), 325)
+    torch.testing.assert_close(net.encoder._levels(x[:, 0]), expected)
     assert net.encoder.first == (2 if layers else 0)
 
 
@@ -108,7 +108,7 @@ def test_only_what_is_trained_is_a_parameter(trained, part, tiny_encoder):
     assert {id(p) for p in net.pretrained_layers()} == {id(p) for n, p in net.named_parameters() if ".trained." in n}
     frozen = weights.load(base)
     before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
-    x = torch.randn(6, 2, 4, 16, generator=generator("pooled")) if part is None else waves(6)
+    x = torch.randn(6, 128, generator=generator("pooled")) if part is None else waves(6)
     net.train()(x).square().sum().backward()
     moved = {name for name, parameter in net.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     assert "encoder.mix.weights" in moved
@@ -184,20 +184,20 @@ def test_methods_adapt_and_copies_share_the_frozen_part(method, tiny_encoder):
 def test_what_does_not_fit_is_refused(tiny_encoder):
     base = tiny_encoder("wav2vec2")
     for trained, shape, told in (
-        ("frozen", (SAMPLES,), "pooled layers"),
-        ("frozen", (2, 13, 768), "pooled layers"),
-        ("lora", (2, 4, 16), "takes waveforms"),
+        ("frozen", (1, SAMPLES), "pooled layers"),
+        ("frozen", (2 * 13 * 768,), "pooled layers"),
+        ("lora", (128,), "takes waveforms"),
         ("last", (64, 300), "takes waveforms"),
     ):
         with pytest.raises(ConfigError, match=told):
             EmotionClassifier(settings(base, trained=trained), shape, CLASSES)
     with pytest.raises(ConfigError, match="has 3 layers, not 4"):
-        EmotionClassifier(settings(base, trained="lora", layers=4), (SAMPLES,), CLASSES)
+        EmotionClassifier(settings(base, trained="lora", layers=4), (1, SAMPLES), CLASSES)
     for unpinned in ("", "/etc/passwd", "WAVLM_BASE"):
         with pytest.raises(ConfigError, match="no digest"):
-            EmotionClassifier(settings(base, trained="lora", weights=unpinned), (SAMPLES,), CLASSES)
+            EmotionClassifier(settings(base, trained="lora", weights=unpinned), (1, SAMPLES), CLASSES)
     with pytest.raises(DependencyError, match="not on this machine"):
-        EmotionClassifier(settings(base, trained="lora", weights="0" * 64), (SAMPLES,), CLASSES)
+        EmotionClassifier(settings(base, trained="lora", weights="0" * 64), (1, SAMPLES), CLASSES)
 
 
 def test_resolve_pins_weights_and_chooses_features(tiny_encoder, tmp_path):

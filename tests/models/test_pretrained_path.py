@@ -83,6 +83,7 @@ def test_train_adapt_predict(encoder, trained, kind, provided, speech, tmp_path,
     assert stored == set(source.bundle.classifier().state_dict())
     assert not any("feature_extractor" in name for name in stored)
     assert set(header.adaptable) <= stored
+    assert header.linear == (trained == "frozen")  # pooled layers are vectors, for which the plain peer goes along
 
     out = tmp_path / "adapted"
     own = ("--bundle", source.path, "--signer", source.signer)

@@ -28,7 +28,7 @@ BUDGET = 60 * 16_000
 
 
 def shape(settings: FeatureSettings) -> tuple[int, ...]:
-    """Shape of one utterance's features: (D,), (88,), (mels, frames), (samples,) or (2, levels, width)."""
+    """Shape of one utterance's features: (D,) for descriptors, (mels, frames) or (1, samples)."""
     match settings.kind:
         case "functionals":
             return (len(_functionals.names()),)
@@ -37,9 +37,9 @@ def shape(settings: FeatureSettings) -> tuple[int, ...]:
         case "logmel":
             return (settings.mels, _logmel.frames(settings.seconds))
         case "waveform":
-            return (_waveform.samples(settings.seconds),)
+            return (1, _waveform.samples(settings.seconds))
         case "pretrained":
-            return _pretrained.shape(_encoder(settings))
+            return (_pretrained.size(_encoder(settings)),)
 
 
 def names(settings: FeatureSettings) -> list[str]:

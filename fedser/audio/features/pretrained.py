@@ -18,18 +18,17 @@ from fedser.pretrained.architectures import architecture
 
 ALGORITHM = 1  # raised with every change that moves values
 LONGEST = 20 * SAMPLE_RATE  # attention grows with the square of the length: longer ones are cut around their centre
-STATISTICS = 2  # mean and standard deviation
 TOGETHER = 8  # utterances in one pass
 
 
-def shape(wanted: Pretrained) -> tuple[int, int, int]:
-    """(2, L + 1, D): the statistics of what goes into the first layer and of each layer's output."""
+def size(wanted: Pretrained) -> int:
+    """2 · (L + 1) · D: the statistics of what goes into the first layer and of each layer's output, in one vector."""
     row = architecture(wanted.family, wanted.size)
-    return STATISTICS, row.layers + 1, row.width
+    return row.statistics * row.levels * row.width
 
 
 def pretrained(waveforms: Sequence[Tensor], wanted: Pretrained, device: torch.device) -> Tensor:
-    """Pooled layers of peak-normalised utterances, each [T]; float32 [B, 2, L + 1, D].
+    """Pooled layers of peak-normalised utterances, each [T]; float32 [B, size].
 
     Raises:
         DependencyError: the weights are not on this machine.
@@ -40,5 +39,5 @@ def pretrained(waveforms: Sequence[Tensor], wanted: Pretrained, device: torch.de
     found = []
     for start in range(0, len(waveforms), TOGETHER):
         some = [cut(standardised(x), LONGEST).to(device) for x in waveforms[start : start + TOGETHER]]
-        found.append(trunk.levels(model, some, row.receptive).cpu())
+        found.append(trunk.levels(model, some, row.receptive).flatten(1).cpu())
     return torch.cat(found)

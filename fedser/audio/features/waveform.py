@@ -22,8 +22,8 @@ def samples(seconds: float) -> int:
 
 
 def waveform(waveforms: Sequence[Tensor], seconds: float) -> Tensor:
-    """Standardise each utterance as a whole, then cut it around its centre or repeat it; [B, samples]."""
-    return torch.stack([_fitted(standardised(x), samples(seconds)) for x in waveforms])
+    """Standardise each utterance as a whole, then cut it around its centre or repeat it; [B, 1, samples]."""
+    return torch.stack([_fitted(standardised(x), samples(seconds))[None] for x in waveforms])
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -64,9 +64,8 @@ def parse(stored: Mapping[str, Tensor], header: Mapping[str, object]) -> State:
         raise _junk("its tensors are not the ones that its header calls for")
     if rule == "utterance" and names:
         raise _junk("it names speakers but has no statistics")
-    width = math.prod(shape) if len(shape) == 3 else shape[0]  # pooled layers count as one vector
-    site = None if rule == "utterance" else _unstack(stored, "site", 1, width)[0]
-    speakers = _unstack(stored, "speakers", len(names), width) if names else []
+    site = None if rule == "utterance" else _unstack(stored, "site", 1, shape[0])[0]
+    speakers = _unstack(stored, "speakers", len(names), shape[0]) if names else []
     paired = dict(zip(names, speakers, strict=True))
     return State(settings, shape, str(rule), float(kappa), reason, site, paired)
 
@@ -95,8 +94,8 @@ def _unstack(stored: Mapping[str, Tensor], group: str, rows: int, width: int) ->
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) not in (1, 2, 3):
-        raise _junk("its shape is not a list of one to three sizes")
+    if not isinstance(value, (list, tuple)) or len(value) not in (1, 2):
+        raise _junk("its shape is not a list of one or two sizes")
     if any(isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31 for size in value):
         raise _junk("its shape has sizes that are not positive integers")
     return tuple(value)

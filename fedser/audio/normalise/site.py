@@ -14,15 +14,13 @@ from fedser.audio.normalise.statistics import Moments, inverse_scale, profiles, 
 from fedser.errors import AudioError, TooLittleDataError
 
 ENOUGH = 4  # utterances from which the rule ``speaker`` trusts a speaker's own standard deviation
-WAVEFORM_FROM = 4000  # a vector this long is a waveform (0.25 s): no set of descriptors has so many
 
 
 class SiteNormaliser:
     """The statistics of one site, and the rule that says which of them an utterance gets.
 
-    Vectors of functionals [D] are normalised per dimension, and so are the pooled layers of a pretrained encoder
-    [statistics, layers, D]; spectrograms [bands, frames] per band, waveforms [samples] each by itself (zero mean,
-    unit variance, not clipped), without statistics.
+    Vectors of descriptors [D] are normalised per dimension, spectrograms [bands, frames] per band, waveforms
+    [1, samples] each by itself (zero mean, unit variance, not clipped), without statistics.
 
     Attributes:
         settings: what was asked for.
@@ -64,7 +62,7 @@ class SiteNormaliser:
 
         Raises:
             TooLittleDataError: there is no utterance.
-            AudioError: the features are not finite or their shape is none of these kinds.
+            AudioError: the features are not finite or their shape is none of the three kinds.
             ValueError: ``speakers`` is not as long as ``raw`` (a programming error).
         """
         if len(raw) == 0:
@@ -75,7 +73,6 @@ class SiteNormaliser:
         _check(raw, speakers, shape)
         if _is_waveform(shape):
             return cls(settings, shape, "utterance", 0.0, "Waveforms are normalised one by one.", None, {})
-        raw = _rows(raw)
         means, variances = summaries(raw)
         site = Moments.of(means, variances)
         groups = {name: Moments.of(means[i], variances[i]) for name, i in _groups(speakers).items() if name is not None}
@@ -117,7 +114,7 @@ class SiteNormaliser:
         _check(raw, [speaker] * len(raw), self.shape)
         if speaker is None or self.site is None or len(raw) == 0:
             return
-        fresh = Moments.of(*summaries(_rows(raw)))
+        fresh = Moments.of(*summaries(raw))
         known = self.speakers.get(speaker)
         self.speakers[speaker] = fresh if known is None else known.add(fresh)
 
@@ -176,12 +173,11 @@ class SiteNormaliser:
         mean, variance = self.site.mean, self.site.variance
         if own is not None and self.rule != "corpus":
             mean, variance = own.shrunk(self.site, self._pull(own))
-        shape, raw = raw.shape, _rows(raw)
         broadcast = (-1,) + (1,) * (raw.dim() - 2)
         values = raw.to(dtype=torch.float64)
         scale = inverse_scale(variance, self.site).to(raw.device)
         z = (values - mean.to(raw.device).view(broadcast)) * scale.view(broadcast)
-        return z.clamp(-self.settings.clip, self.settings.clip).to(torch.float32).view(shape)
+        return z.clamp(-self.settings.clip, self.settings.clip).to(torch.float32)
 
 
 def _resolve(settings: NormalisationSettings, raw: Tensor, speakers: Sequence[str | None]) -> tuple[str, float, str]:
@@ -202,24 +198,19 @@ def _groups(speakers: Sequence[str | None]) -> dict[str | None, list[int]]:
 
 def _each_by_itself(raw: Tensor) -> Tensor:
     values = raw.to(dtype=torch.float64)
-    centred = values - values.mean(dim=1, keepdim=True)
-    std = centred.square().mean(dim=1, keepdim=True).sqrt()
+    centred = values - values.mean(dim=-1, keepdim=True)
+    std = centred.square().mean(dim=-1, keepdim=True).sqrt()
     return (centred / torch.where(std > 1e-9, std, 1.0)).to(torch.float32)
 
 
-def _rows(raw: Tensor) -> Tensor:
-    """Pooled layers [N, statistics, layers, D] as vectors [N, statistics · layers · D]; all else as it is."""
-    return raw.flatten(1) if raw.dim() == 4 else raw
-
-
 def _is_waveform(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 and shape[0] >= WAVEFORM_FROM
+    return len(shape) == 2 and shape[0] == 1
 
 
 def _check(raw: Tensor, speakers: Sequence[str | None], shape: tuple[int, ...]) -> None:
     if len(speakers) != len(raw):
         raise ValueError(f"{len(speakers)} speakers for {len(raw)} utterances")
-    if len(shape) not in (1, 2, 3) or 0 in shape or tuple(raw.shape[1:]) != shape:
+    if len(shape) not in (1, 2) or 0 in shape or tuple(raw.shape[1:]) != shape:
         told = f"Features of shape {tuple(raw.shape[1:])} do not fit the normaliser's {shape}."
         raise AudioError(told, "Extract them with the feature settings of the model.")
     finite = torch.isfinite(raw).flatten(1).all(dim=1)
