@@ -63,12 +63,12 @@ def domain_loss(logits: Tensor, source: int) -> Tensor:
 
 
 def reversal_strength(progress: float, steepness: float = 10.0) -> float:
-    """λ_p = 2 / (1 + exp(−γ p)) − 1, from 0 to almost 1 (section 5.2.2)."""
+    """λ_p = 2 / (1 + exp(−γ p)) − 1, from 0 to almost 1 (Ganin et al. 2016, training procedure)."""
     return 2.0 / (1.0 + math.exp(-steepness * progress)) - 1.0
 
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """The identity whose gradient is multiplied by −``strength`` (eq. 16 and 17)."""
+    """The identity whose gradient is multiplied by −``strength`` (Ganin et al. 2016, the gradient reversal layer)."""
     reversed_x: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_x
 

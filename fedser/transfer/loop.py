@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,9 @@ def epochs(
         settings: the source recipe.
         seed: of everything random, dropout too; the global generators are left as they were.
     """
-    groups = [{"params": parameters} for part in (model, reference) if (parameters := list(part.parameters()))]
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        _groups(model, reference, settings), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     lessons = _Lessons(model, x, y, settings, seed)
     other = _rows(len(target_x), lessons.size, generator(seed, "transfer", "order"))
     noise = generator(seed, "transfer", "noise")
@@ -66,14 +68,24 @@ def epochs(
                     parts |= reference.loss(Batch(source, target, numbers[rows], step / total))
 
                 # 3. One annealed step for the network and the reference's own layers.
+                rate = 0.5 * (1 + math.cos(math.pi * step / total))
                 for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
+                    group["lr"] = settings.learning_rate * rate * group["scale"]
                 optimiser.zero_grad(set_to_none=True)
                 torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 sums = {key: sums.get(key, 0.0) + value.detach() for key, value in parts.items()}
             model.eval()
             yield {key: float(value) / lessons.steps for key, value in sums.items()}
+
+
+def _groups(model: EmotionClassifier, reference: Reference, settings: TrainSettings) -> list[dict[str, Any]]:
+    """All parameters with their share of the learning rate, as source training gives it to the network's own."""
+    pretrained = model.pretrained_layers()
+    known = {id(parameter) for parameter in pretrained}
+    fresh = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    parts = ((fresh, 1.0), (pretrained, settings.pretrained_scale), (list(reference.parameters()), 1.0))
+    return [{"params": parameters, "scale": scale} for parameters, scale in parts if parameters]
 
 
 class _Lessons:

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from fedser.compute import generator
 from fedser.errors import ConfigError, TooLittleDataError, UsageError
+from fedser.models import ModelSettings
+from fedser.train import TrainSettings, train_model
 from fedser.transfer import REFERENCES, make, options_of, transfer
 from fedser.transfer.emodna import mean_discrepancy
 from fedser.transfer.loop import _rows
@@ -33,6 +36,21 @@ def test_without_a_weight_it_is_the_source_only_model_bit_for_bit(name, problem)
     for key, parameter in made.model.named_parameters():
         assert torch.equal(parameter, expected[key]), key
     assert [entry["labels"] for entry in made.history] == [entry["loss"] for entry in problem.trained.history]
+
+
+def test_a_pretrained_encoder_learns_at_its_own_rate_here_too(tiny_encoder):
+    base = tiny_encoder("wav2vec2")
+    own = {"encoder": base.family, "size": base.size, "weights": base.weights, "trained": "last", "layers": 1}
+    small = {"hidden": 8, "bottleneck": 4, "depth": 1}
+    settings, recipe = ModelSettings.model_validate(own | small), TrainSettings(epochs=2, folds=0)
+    x = torch.randn(16, 1, 4800, generator=generator("waves"))
+    source = (x, torch.arange(16) % 2, [None] * 16)
+    trained = train_model(*source, ("anger", "sadness"), settings, recipe, 0, torch.device("cpu"))
+    given = {"model": settings, "train": recipe, "options": {"weight": 0}, "seed": 0, "trained": trained}
+    made = transfer("coral", *source, x[:6], ("anger", "sadness"), **given)
+    assert made.model.pretrained_layers()
+    for key, parameter in made.model.named_parameters():
+        assert torch.equal(parameter, trained.model.get_parameter(key)), key
 
 
 @pytest.mark.parametrize("name", REFERENCES)
