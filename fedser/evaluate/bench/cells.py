@@ -12,6 +12,7 @@ from torch import Tensor
 from fedser.audio.dataset import SpeechData
 from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
+from fedser.errors import FedserError
 from fedser.evaluate import protocols
 from fedser.evaluate.bench import corpora as corpora_
 from fedser.evaluate.bench.contest import Answers, Contest
@@ -44,8 +45,8 @@ def start(shared: Shared) -> None:
     _shared[:] = [shared]
 
 
-def compute(job: Job) -> list[Row]:
-    """The rows of a job's cells, in their order, each with its ``counts`` by speaker."""
+def compute(job: Job) -> tuple[list[Row], list[str]]:
+    """The rows of a job's cells, in their order, each with its ``counts`` by speaker, and what failed, in words."""
     settings, data = _shared[0].settings, _shared[0].corpora
     rule = NormalisationSettings.model_validate({"rule": job.normalisation, "kappa": settings.kappa})
     parts = [data[name, job.features, CLEAN] for name in job.sources]
@@ -63,17 +64,26 @@ def compute(job: Job) -> list[Row]:
         settings.train,
         job.seed,
     )
-    rows: list[Row] = []
+    rows, failures = list[Row](), list[str]()
     for target, target_set in dict.fromkeys((cell.target, cell.target_set) for cell in job.cells):
         own = [cell for cell in job.cells if (cell.target, cell.target_set) == (target, target_set)]
         drawn = _drawn(data, job, target, target_set)
         labels = drawn.data.labels(job.classes)
-        answers: dict[tuple[str, str], Answers] = {}
+        answers: dict[tuple[str, str], Answers | FedserError] = {}
         for group, wanted in _groups(own):
             views = _views(drawn, rule, group, settings.folds, job.seed)
             answers |= contest.run(views, labels, wanted)
-        rows += [_row(settings, job, cell, drawn.data, labels, answers[cell.method, cell.protocol]) for cell in own]
-    return rows
+        for cell in own:
+            found = answers[cell.method, cell.protocol]
+            if isinstance(found, FedserError):
+                key = job.key(cell)
+                failures.append(
+                    f"{key.source} → {target}, {target_set}, {cell.protocol}, {cell.method}, "
+                    f"normalisation {job.normalisation}, seed {job.seed}: {found}"
+                )
+            else:
+                rows.append(_row(settings, job, cell, drawn.data, labels, found))
+    return rows, failures
 
 
 def _drawn(data: Corpora, job: Job, target: str, target_set: str) -> TargetSet:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from fedser.adapt import Schedule, adapt, guard, make, probabilities
 from fedser.adapt.guard import CANDIDATES, GuardSettings
 from fedser.config import validate
+from fedser.errors import FedserError
 from fedser.evaluate.bench.supervised import leave_one_speaker_out
 from fedser.evaluate.protocols import View
 from fedser.evaluate.source import SourceModel
@@ -93,28 +95,32 @@ class Contest:
 
     def run(
         self, views: Sequence[View], labels: Tensor, wanted: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], Answers]:
-        """Answers of each wanted (method, protocol).
+    ) -> dict[tuple[str, str], Answers | FedserError]:
+        """Answers of each wanted (method, protocol), or why there are none: a table outlives one method's failure.
 
         Args:
             views: of the target; together they ask about each utterance once under each protocol.
             labels: class numbers of the target, int64 [N]; for the oracle alone.
             wanted: methods and protocols, in the order of the rows.
-
-        Raises:
-            FedserError: a method cannot be run on these utterances.
         """
         joined = {key: torch.zeros(len(labels), len(self.classes)) for key in wanted}
         seconds = dict.fromkeys(wanted, 0.0)
         chosen: dict[tuple[str, str], tuple[str, ...]] = dict.fromkeys(wanted, ())
+        failed: dict[tuple[str, str], FedserError] = {}
         for view in views:
             table = _Table(self, view)
             for key in wanted:
-                p, spent, choice = table.answer(*key, labels)
+                if key in failed:
+                    continue
+                try:
+                    p, spent, choice = table.answer(*key, labels)
+                except FedserError as error:
+                    failed[key] = error
+                    continue
                 joined[key][view.queries[key[1]].rows] = p
                 seconds[key] += spent
                 chosen[key] += (choice,) if choice else ()
-        return {key: Answers(joined[key], seconds[key], chosen[key]) for key in wanted}
+        return {key: failed.get(key) or Answers(joined[key], seconds[key], chosen[key]) for key in wanted}
 
 
 @dataclass
@@ -176,7 +182,10 @@ class _Table:
         return Made(both.model, both.temperature, time.perf_counter() - begin)
 
     def _guarded(self, name: str) -> Made:
-        made: dict[str, Made] = {candidate: self.made(candidate) for candidate in CANDIDATES}
+        made: dict[str, Made] = {}
+        for candidate in CANDIDATES:
+            with suppress(FedserError):  # a method that cannot be run here is none to choose
+                made[candidate] = self.made(candidate)
         begin = time.perf_counter()
         x, temperature = self.view.x, self.contest.models.temperature
         candidates = [guard.candidate(n, m.model, x, temperature=temperature) for n, m in made.items()]

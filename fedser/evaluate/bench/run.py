@@ -53,8 +53,11 @@ def run(settings: BenchSettings, out: Path, *, jobs: int, device: torch.device, 
     for note in todo.left_out:
         say(f"left out: {note}")
     with progress("benchmark", len(todo.jobs)) as step:
-        for rows in pool.results(compute, todo.jobs, start, Shared(settings, corpora), jobs):
+        for rows, failures in pool.results(compute, todo.jobs, start, Shared(settings, corpora), jobs):
             store.add(rows)
+            for failure in failures:
+                say(f"failed: {failure}")
+            todo.left_out += failures
             step()
     summary = summarise(
         list(store.rows.values()),

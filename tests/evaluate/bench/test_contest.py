@@ -8,9 +8,9 @@ import torch
 from fedser.adapt import Schedule, adapt, make, probabilities
 from fedser.adapt.guard import CANDIDATES
 from fedser.compute import generator
-from fedser.errors import TooLittleDataError
+from fedser.errors import ConfigError, TooLittleDataError
 from fedser.evaluate.bench import contest as contests
-from fedser.evaluate.bench.contest import Contest, Labelled
+from fedser.evaluate.bench.contest import Answers, Contest, Labelled
 from fedser.evaluate.bench.supervised import leave_one_speaker_out
 from fedser.evaluate.protocols import Query, View
 from fedser.evaluate.source import train_source
@@ -36,6 +36,14 @@ def contest() -> Contest:
     return Contest(models, source, CLASSES, {}, Schedule(epochs=2), MODEL, TRAIN, 0)
 
 
+def answered(
+    contest: Contest, target: Labelled, wanted: list[tuple[str, str]], labels: torch.Tensor | None = None, **how: bool
+) -> dict[tuple[str, str], Answers]:
+    found = contest.run(views(target, **how), target.y if labels is None else labels, wanted)
+    assert all(isinstance(own, Answers) for own in found.values())
+    return found  # type: ignore[return-value]
+
+
 def views(target: Labelled, *, halves: bool = False) -> list[View]:
     everything = torch.arange(60)
     if not halves:
@@ -49,7 +57,7 @@ def views(target: Labelled, *, halves: bool = False) -> list[View]:
 
 def test_a_row_is_what_adapting_by_itself_gives(contest: Contest) -> None:
     target = corpus(1, shift=0.4)
-    answers = contest.run(views(target), target.y, [("aad", "transductive"), ("logreg", "transductive")])
+    answers = answered(contest, target, [("aad", "transductive"), ("logreg", "transductive")])
     model = adapt(contest.models.model, target.x, make("aad"), contest.schedule, seed=0).model
     expected = probabilities(model, target.x, contest.models.temperature)
     assert torch.equal(answers["aad", "transductive"].probabilities, expected)
@@ -69,12 +77,12 @@ def test_the_guard_takes_the_candidates_models_of_the_same_cell(
 
     monkeypatch.setattr(contests, "adapt", counted)
     wanted = [(name, "inductive") for name in ("aad", "guard", "source")]
-    answers = contest.run(views(target, halves=True), target.y, wanted)
+    answers = answered(contest, target, wanted, halves=True)
     assert sorted(calls) == sorted(2 * CANDIDATES)  # each once a fold, no second training
     guarded = answers["guard", "inductive"]
     assert len(guarded.chosen) == 2
     assert guarded.seconds > answers["aad", "inductive"].seconds
-    rest = contest.run(views(target, halves=True), target.y, [(name, "inductive") for name in CANDIDATES])
+    rest = answered(contest, target, [(name, "inductive") for name in CANDIDATES], halves=True)
     for fold, rows in enumerate((slice(30, 60), slice(0, 30))):
         chosen = rest[guarded.chosen[fold], "inductive"].probabilities
         assert torch.equal(guarded.probabilities[rows], chosen[rows])
@@ -83,16 +91,16 @@ def test_the_guard_takes_the_candidates_models_of_the_same_cell(
 def test_the_guard_sees_no_held_out_utterance(contest: Contest) -> None:
     target = corpus(1, shift=0.4)
     changed = replace(target, x=torch.cat([target.x[:30], target.x[30:] + 50]))
-    one, two = (views(own, halves=True)[:1] for own in (target, changed))
-    choices = [contest.run(own, target.y, [("guard", "inductive")])["guard", "inductive"].chosen for own in (one, two)]
-    assert choices[0] == choices[1]
+    wanted = [("guard", "inductive")]
+    one, two = (answered(contest, own, wanted, halves=True)["guard", "inductive"] for own in (target, changed))
+    assert one.chosen[0] == two.chosen[0]  # of the fold that adapts to the first half
 
 
 def test_labels_reach_the_oracle_alone(contest: Contest) -> None:
     target = corpus(1)
     wanted = [(name, "transductive") for name in ("source", "aad", "guard", "logreg_self", "coral", "supervised")]
-    right = contest.run(views(target), target.y, wanted)
-    wrong = contest.run(views(target), (target.y + 1) % 3, wanted)
+    right = answered(contest, target, wanted)
+    wrong = answered(contest, target, wanted, (target.y + 1) % 3)
     for method, protocol in wanted:
         same = torch.equal(right[method, protocol].probabilities, wrong[method, protocol].probabilities)
         assert same is (method != "supervised")
@@ -103,7 +111,21 @@ def test_a_site_too_small_for_a_method_keeps_the_source_model(contest: Contest) 
     one = torch.tensor([4])
     view = View(target.x[one], one, ("s0",), {"transductive": Query(one, target.x[one])})
     answers = contest.run([view], target.y, [("aad", "transductive"), ("source", "transductive")])
-    assert torch.equal(answers["aad", "transductive"].probabilities, answers["source", "transductive"].probabilities)
+    aad, source = answers.values()
+    assert isinstance(aad, Answers)
+    assert isinstance(source, Answers)
+    assert torch.equal(aad.probabilities, source.probabilities)
+
+
+def test_a_method_that_fails_takes_no_other_with_it(contest: Contest) -> None:
+    wild = replace(contest, schedule=Schedule(epochs=3, learning_rate=1e30))
+    target = corpus(1)
+    answers = wild.run(views(target), target.y, [(name, "transductive") for name in ("aad", "logreg", "guard")])
+    assert isinstance(answers["aad", "transductive"], ConfigError)
+    assert isinstance(answers["logreg", "transductive"], Answers)
+    guarded = answers["guard", "transductive"]
+    assert isinstance(guarded, Answers)
+    assert guarded.chosen == ("source",)
 
 
 def test_the_oracle_by_hand() -> None:
@@ -115,6 +137,14 @@ def test_the_oracle_by_hand() -> None:
     seen = ~held & (labels >= 0)
     expected = fit_logistic(target.x[seen], labels[seen], CLASSES)(target.x[held]).softmax(1)
     assert torch.allclose(answers[held], expected, atol=1e-6)
+
+
+def test_the_oracle_where_the_others_show_one_emotion() -> None:
+    target = corpus(1)
+    labels = torch.tensor([1] * 30 + [-1] * 29 + [0])
+    answers = leave_one_speaker_out(target.x, labels, ("a",) * 30 + ("b",) * 30, CLASSES)
+    assert torch.equal(answers[:30], torch.eye(3)[[0]].expand(30, 3))
+    assert torch.equal(answers[30:], torch.eye(3)[[1]].expand(30, 3))
 
 
 @pytest.mark.parametrize("speakers", [("a",) * 60, ("a", None) * 30])

@@ -123,6 +123,19 @@ def test_what_cannot_be_computed_is_left_out_and_told(quick: Make, speech: Path,
     assert "- blank, inductive: the speakers are not known" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_a_method_that_fails_is_left_out_and_tried_again(quick: Make, tmp_path: Path) -> None:
+    small = {"pairs": "tiny:other", "methods": "source,aad", "protocol": "transductive", "seeds": 1}
+    wild = quick(**small, schedule={"epochs": 3, "learning_rate": 1e30})
+    for _ in range(2):
+        result = run(wild, tmp_path)
+        assert [row["method"] for row in rows(tmp_path)] == ["source"]
+        (told,) = result["left_out"]  # type: ignore[misc]
+        assert told.startswith(
+            "tiny → other, all, transductive, aad, normalisation auto, seed 0: The adaptation diverged"
+        )
+        assert result["computed"] == 1
+
+
 def test_other_settings_are_refused_in_the_same_folder(quick: Make, tmp_path: Path) -> None:
     small = {"pairs": "tiny:other", "methods": "source", "protocol": "transductive", "seeds": 1}
     run(quick(**small), tmp_path)
