@@ -24,8 +24,10 @@ from fedser.evaluate.world import (
     local_steps,
     source_model,
 )
-from fedser.federation.local import settle
-from fedser.federation.provider import site_seed
+from fedser.federation.layout import network
+from fedser.federation.peer import Pupil, study
+from fedser.federation.plan import site_seed
+from fedser.federation.settle import settle
 from fedser.models import EmotionClassifier
 
 DRAWN = ("source", "personal")  # before and after, in the report
@@ -113,23 +115,37 @@ class Seed:
                 continue
             tensors = self._federation("newcomer", others, self.settings.federation.rounds, 0)[1]
             model = copy.deepcopy(self.source.model)
-            model.load_state_dict({**model.state_dict(), **tensors})
+            model.load_state_dict({**model.state_dict(), **network(tensors)})
             settle(model, newcomer.data.x)
             models.append(model)
         return models
 
     def _adapted(self, x: Tensor, steps: int, name: str) -> nn.Module:
-        schedule = self.schedule.model_copy(update={"steps": steps})
-        local = self.sites[0].data
-        return adapt(
-            self.source.model,
-            x,
-            self.method,
-            schedule,
-            seed=site_seed(self.seed, name),
-            linear=self.source.linear,
-            class_mask=local.class_mask,
-        ).model
+        """One adaptation without exchange; with a peer, in as many parts as there are rounds."""
+        schedule, seed = self.schedule.model_copy(update={"steps": steps}), site_seed(self.seed, name)
+        mask, linear = self.sites[0].data.class_mask, self.source.linear
+        own = self.settings.federation
+        work = own.peer.work()
+        if work is None or linear is None:
+            return adapt(self.source.model, x, self.method, schedule, seed=seed, linear=linear, class_mask=mask).model
+        pupil, rounds = Pupil(copy.deepcopy(self.source.model), linear.weight), min(own.rounds, steps)
+        for number in range(rounds):
+            start, end = steps * number // rounds, steps * (number + 1) // rounds
+            settle(pupil.model, x)
+            pupil = study(
+                pupil,
+                x,
+                self.method,
+                schedule,
+                work,
+                linear,
+                seed=seed,
+                start=start,
+                total=steps,
+                steps=end - start,
+                class_mask=mask,
+            )
+        return pupil.model
 
     def _federation(
         self, contender: str, members: Sequence[SiteWorld], rounds: int, personal_steps: int

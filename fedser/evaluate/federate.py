@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule
 from fedser.bundle.keys import SigningKey
-from fedser.errors import ConfigError
 from fedser.evaluate.simulation_settings import RoundSettings
 from fedser.evaluate.world import SiteWorld
 from fedser.federation.aggregation import server_stages
-from fedser.federation.layout import pack, unpack
+from fedser.federation.layout import unpack
 from fedser.federation.local import adapt_locally
+from fedser.federation.plan import Joining, beginning_of, plan_of
 from fedser.federation.policy import Policy
-from fedser.federation.provider import Plan, Provider, Refused, travelling
+from fedser.federation.provider import Provider, Refused
 from fedser.federation.site import Site
 from fedser.federation.stages import ServerState, SiteStage
 from fedser.models import EmotionClassifier
@@ -84,16 +84,9 @@ def federate(
         stages: what some sites, by name, do to their update after they adapted; for studies of hostile sites.
 
     Raises:
-        ConfigError: nothing would travel.
+        ConfigError: nothing would travel, or a peer is to be shared and there is none.
         QuorumError: no site took part.
     """
-    joint_steps = (schedule.steps or 0) - personal_steps
-    layout = travelling(model, method, policy)
-    if not layout or joint_steps < 1:
-        raise ConfigError(
-            "Nothing would travel: the method, the policy or the steps leave nothing to join.",
-            "Choose a method that trains, policy.leave=all_but_first, and federation.personal below 1.",
-        )
     key = _fresh_key()
     keys = {site.name: _fresh_key() for site in members}
     after = {site.name: (adapt_locally, *(stages or {}).get(site.name, ())) for site in members}
@@ -101,25 +94,18 @@ def federate(
         site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex, stages=after[site.name])
         for site in members
     }
-    plan = Plan(
-        study=study,
-        sites={name: own.public_hex for name, own in keys.items()},
-        method=method.name,
-        options=method.settings.model_dump(mode="json", exclude_none=True),
-        layout=layout,
-        schedule=schedule,
-        rounds=min(rounds, joint_steps),
-        personal_steps=personal_steps,
-        seed=seed,
-        encoding=settings.encoding,
-    )
-    provider = Provider(plan, key, InProcess(sites), server_stages(settings.aggregation))
+    joining = Joining(rounds, personal_steps, policy.leave, settings.encoding, settings.peer, seed)
+    linear = members[0].data.linear
+    own_keys = {name: own.public_hex for name, own in keys.items()}
+    plan = plan_of(study, model, linear, method, schedule, joining, own_keys)
+    layout = plan.layout
+    provider = Provider(plan, key, InProcess(sites), server_stages(settings.aggregation, layout))
 
     def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:
         if watch is not None:
             watch(number, [site.model(unpack(flat, layout)) for site in sites.values()])
 
-    start = pack(dict(model.named_parameters()), layout)
+    start = beginning_of(model, linear, layout)
     after_round(0, start)
     last = provider.run(start, after_round)
     return Joined([site.personal() or model for site in sites.values()], unpack(last, layout), provider.refusals)

@@ -13,6 +13,7 @@ from fedser.audio.normalise import NormalisationSettings
 from fedser.config import Settings
 from fedser.evaluate.partition import PartitionSettings
 from fedser.federation.aggregation import AggregationSettings
+from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Encoding
 from fedser.models import ModelSettings
@@ -87,6 +88,8 @@ class RoundSettings(Settings):
         personal_rounds: exchanges of ``personal`` before it; as many as ``rounds`` when None.
         aggregation: how updates become the next model.
         encoding: of the updates' values: 4 bytes each (``f32``), 2 (``f16``), or 1 (``i8``, with one scale a tensor).
+        peer: the linear peer that sites share; needs ``policy.peer``. The contenders ``alone`` and ``pooled`` then
+            follow and refit a peer of their own as often.
     """
 
     rounds: int = Field(default=5, ge=1)
@@ -94,6 +97,7 @@ class RoundSettings(Settings):
     personal_rounds: int | None = Field(default=None, ge=1)
     aggregation: AggregationSettings = AggregationSettings()
     encoding: Encoding = "f32"
+    peer: PeerSettings = PeerSettings()
 
 
 class SimulationSettings(Settings):

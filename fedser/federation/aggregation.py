@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from fedser.config import Settings
 from fedser.federation.adam import adam_update
 from fedser.federation.aggregate import FixedPointMean, NormBoundedMean, Rule, Weighting
+from fedser.federation.layout import PEER, Layout
 from fedser.federation.robust import Median, MultiKrum, TrimmedMean
-from fedser.federation.stages import ServerStage, apply_update, average
+from fedser.federation.stages import ServerStage, apply_update, average, plainly
 
 RuleName = Literal["mean", "norm_bounded", "trimmed_mean", "median", "multi_krum"]
 ROBUST: tuple[RuleName, ...] = ("trimmed_mean", "median", "multi_krum")
@@ -54,14 +55,21 @@ class AggregationSettings(Settings):
         return self
 
 
-def server_stages(settings: AggregationSettings) -> tuple[ServerStage, ...]:
-    """The stages of a server step: join the updates, then move the tensors."""
+def server_stages(settings: AggregationSettings, layout: Layout = ()) -> tuple[ServerStage, ...]:
+    """The stages of a server step: join the updates, then move the tensors.
+
+    Args:
+        settings: of the study.
+        layout: of its tensors. A shared linear peer among them moves by the joint update itself: it is convex, and
+            longer steps would leave its optimum behind.
+    """
     rate = settings.rate
     if settings.optimiser == "adam":
         step = adam_update(settings.momentum, settings.beta2, settings.epsilon, 0.01 if rate is None else rate)
     else:
         step = apply_update(settings.momentum, 3.0 if rate is None else rate)
-    return average(_rule(settings), settings.weighting), step
+    join = average(_rule(settings), settings.weighting)
+    return join, plainly(layout, PEER, step)
 
 
 def _rule(settings: AggregationSettings) -> Callable[[int], Rule]:

@@ -21,10 +21,11 @@ from fedser.errors import FedserError
 from fedser.federation import firing, wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.compress import unpacked, within
-from fedser.federation.layout import elements, norm, tensor_digest, unpack
-from fedser.federation.local import assemble, settle
+from fedser.federation.layout import PEER, elements, network, norm, tensor_digest, unpack
+from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
+from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteState, beginning
 
 NORM_FLOOR = 0.1  # layers that start at zero (biases) may move as far as if their values were 0.1
@@ -50,6 +51,9 @@ class Gate:
         self._audit = audit
         self._clock = clock
         self._signed = {name: p.detach().cpu() for name, p in data.model.named_parameters()}
+        self._peer = frozenset({PEER}) if policy.peer and policy.leave != "none" and data.linear else frozenset[str]()
+        if data.linear is not None and self._peer:
+            self._signed[PEER] = data.linear.weight.detach().cpu()
 
     @property
     def limits(self) -> wire.Limits:
@@ -88,6 +92,7 @@ class Gate:
             and policy.batch_min <= work.batch_size <= policy.batch_max
             and 0 < work.learning_rate <= policy.learning_rate_max
             and order.encoding in policy.encodings
+            and (order.peer is None or policy.peer_steps_min <= order.peer.steps)
         )
         if not allowed:
             return Code.WORK
@@ -108,11 +113,14 @@ class Gate:
         for name, shape in order.layout:
             if name not in self._signed or tuple(self._signed[name].shape) != shape:
                 return Code.LAYOUT
+        names = {name for name, _ in order.layout}
+        if (order.peer is not None) != (PEER in names):
+            return Code.LAYOUT
         first = self._data.model.first_layer()
-        allowed = self._policy.may_leave(self._signed, first)
+        allowed = self._policy.may_leave(frozenset(self._signed) - self._peer, first) | self._peer
         if order.phase == "finish":  # its answer holds no tensor, but no order may set a first layer that stays
             allowed |= frozenset(self._signed) - frozenset(first)
-        return None if {name for name, _ in order.layout} <= allowed else Code.LAYOUT
+        return None if names <= allowed else Code.LAYOUT
 
     def _weights(self, order: Order, flat: Tensor) -> Code | None:
         if not bool(torch.isfinite(flat).all()):
@@ -133,7 +141,7 @@ class Gate:
         policy, x = self._policy, self._data.x
         if len(x) < firing.FEWEST:
             return None
-        model = assemble(self._data, beginning(order, state).own, unpack(flat, order.layout))
+        model = assemble(self._data, beginning(order, state).own, network(unpack(flat, order.layout)))
         settle(model, x)
         found = firing.layers(model, x, policy.trap_few)
         bad = firing.suspicious(found, self._signed_firing, len(x), policy.trap_alone, policy.trap_pairs)
@@ -149,7 +157,7 @@ class Gate:
         """Parameters that training must leave as the bundle has them: those that do not travel, by policy."""
         if self._policy.own_layers == "adapt":
             return frozenset()
-        return frozenset(self._signed) - {name for name, _ in order.layout}
+        return frozenset(self._signed) - self._peer - {name for name, _ in order.layout}
 
     def bound(self, order: Order, flat: Tensor, scalars: Scalars | None) -> tuple[Update, Tensor] | None:
         """The update as it may leave: clipped, encoded, counts and scalars by policy; None if it must not.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
+PEER = "linear.weight"  # the shared linear peer's tensor [C, D], beside the network's: its name in the bundle
+
 
 def layout_of(model: nn.Module, names: Collection[str]) -> Layout:
     """The layout of some parameters, in the model's own order."""
@@ -47,6 +49,11 @@ def unpack(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
         raise ValueError(f"a flat tensor of shape {tuple(flat.shape)} does not fill the layout")
     parts = torch.split(flat, [prod(shape) for _, shape in layout])
     return {name: part.view(shape) for (name, shape), part in zip(layout, parts, strict=True)}
+
+
+def network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of an order's tensors that belong to the network."""
+    return {name: tensor for name, tensor in tensors.items() if name != PEER}
 
 
 def norm(flat: Tensor) -> float:

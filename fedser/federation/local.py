@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fedser.adapt import Schedule, Target, adapt, make, probabilities
-from fedser.adapt.bn import Bn
-from fedser.config import Settings
-from fedser.federation.layout import Layout, pack, unpack
+from fedser.adapt import Schedule, adapt, make, probabilities
+from fedser.federation.layout import PEER, Layout, network, pack, unpack
+from fedser.federation.peer import Pupil, study
 from fedser.federation.schema import Order, Scalars
+from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteWork
 from fedser.models import EmotionClassifier
 
@@ -25,36 +25,63 @@ def adapt_locally(work: SiteWork) -> SiteWork:
     An order to finish leaves no update; its model becomes the site's personal one.
     """
     order, data = work.order, work.data
-    model = assemble(data, unpack(work.tensors, order.layout), work.state.own)
+    received = unpack(work.tensors, order.layout)
+    model = assemble(data, network(received), work.state.own)
     settle(model, data.x)
-    losses: list[float] = []
-    if order.work.steps:
-        result = adapt(
-            model,
-            data.x,
-            make(order.method, order.options),
-            schedule_of(order),
-            seed=order.seed,
-            linear=data.linear,
-            class_mask=data.class_mask,
-            frozen=work.keep,
-            start=order.work.start,
-            total=order.work.total,
-            steps=order.work.steps,
-        )
-        model = result.model  # type: ignore[assignment]
-        losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    model, weight, losses = _trained(work, model, received.get(PEER))
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     if order.phase == "finish":
         return replace(work, update=torch.zeros(0), state=replace(work.state, personal=tensors))
     travelling = {name for name, _ in order.layout}
     own = {name: tensor for name, tensor in tensors.items() if name not in travelling}
+    after = tensors if weight is None else {**tensors, PEER: weight}
     return replace(
         work,
-        update=change(tensors, work.tensors, order.layout),
+        update=change(after, work.tensors, order.layout),
         scalars=_scalars(model, data, losses),
         state=replace(work.state, own=own),
     )
+
+
+def _trained(
+    work: SiteWork, model: EmotionClassifier, weight: Tensor | None
+) -> tuple[EmotionClassifier, Tensor | None, Sequence[float]]:
+    """The network after the order's steps, the peer's weight [C, D] where one is shared, and the losses."""
+    order, data = work.order, work.data
+    if not order.work.steps:
+        return model, weight, ()
+    method, schedule = make(order.method, order.options), schedule_of(order)
+    if order.peer is not None and weight is not None and data.linear is not None:
+        pupil = study(
+            Pupil(model, weight),
+            data.x,
+            method,
+            schedule,
+            order.peer,
+            data.linear,
+            seed=order.seed,
+            start=order.work.start,
+            total=order.work.total,
+            steps=order.work.steps,
+            class_mask=data.class_mask,
+            frozen=work.keep,
+        )
+        return pupil.model, pupil.weight, pupil.losses
+    result = adapt(
+        model,
+        data.x,
+        method,
+        schedule,
+        seed=order.seed,
+        linear=data.linear,
+        class_mask=data.class_mask,
+        frozen=work.keep,
+        start=order.work.start,
+        total=order.work.total,
+        steps=order.work.steps,
+    )
+    adapted: EmotionClassifier = result.model  # type: ignore[assignment]
+    return adapted, None, [entry["loss"] for entry in result.history if "loss" in entry]
 
 
 def assemble(data: LocalData, *parts: Mapping[str, Tensor]) -> EmotionClassifier:
@@ -65,16 +92,6 @@ def assemble(data: LocalData, *parts: Mapping[str, Tensor]) -> EmotionClassifier
         merged.update(part)
     model.load_state_dict(merged)
     return model.eval()
-
-
-def settle(model: EmotionClassifier, x: Tensor) -> None:
-    """Recompute the running statistics of batch normalisation on the site's utterances, in place.
-
-    They never travel: after averaging, a site's old ones describe other weights than the model now has.
-    """
-    norm = Bn(Settings())
-    if len(x) >= norm.minimum:
-        norm.solve(model, Target(x.to(next(model.parameters()).device), None, None, seed=0))
 
 
 def change(after: Mapping[str, Tensor], before: Tensor, layout: Layout) -> Tensor:
@@ -96,7 +113,7 @@ def schedule_of(order: Order) -> Schedule:
     )
 
 
-def _scalars(model: EmotionClassifier, data: LocalData, losses: list[float]) -> Scalars:
+def _scalars(model: EmotionClassifier, data: LocalData, losses: Sequence[float]) -> Scalars:
     p = probabilities(model, data.x, class_mask=data.class_mask)
     mean = p.mean(dim=0)
     entropy = float(-torch.special.xlogy(mean, mean).sum()) / math.log(max(p.shape[1], 2))

@@ -56,6 +56,10 @@ class Policy(Settings):
             false is accepted.
         prototypes: whether class prototypes may leave. No message of this version carries them, so only false is
             accepted.
+        peer: whether the change of the shared linear peer may leave: class by class a weighted sum of the site's
+            feature vectors, which tells more of its speech than the network's inner layers do, and most where there
+            are few utterances. It never leaves where ``leave`` is ``none``.
+        peer_steps_min: least steps of the peer's refit: that of one step is the weighted sum itself.
         counts: whether the number of utterances may leave, rounded to ``count_unit``.
         count_unit: the count that leaves is rounded to a multiple of this, and never to 0.
         scalars: whether the named scalars may leave.
@@ -84,6 +88,8 @@ class Policy(Settings):
     own_layers: Literal["keep", "adapt"] = "adapt"
     statistics: bool = False
     prototypes: bool = False
+    peer: bool = False
+    peer_steps_min: int = Field(default=5, ge=1)
     counts: bool = True
     count_unit: int = Field(default=50, ge=10, le=1_000_000)
     scalars: bool = True

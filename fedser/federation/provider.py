@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal, Protocol
@@ -11,17 +11,28 @@ from typing import Literal, Protocol
 from pydantic import ValidationError
 from torch import Tensor
 
-from fedser.adapt import Method, Schedule
-from fedser.adapt.method import Gradient
 from fedser.bundle.keys import SigningKey
-from fedser.compute import generator
 from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
-from fedser.federation.layout import Layout, elements, layout_of, norm, tensor_digest
-from fedser.federation.policy import Policy
-from fedser.federation.schema import PROTOCOL, Encoding, Order, Refusal, Update, Work
+from fedser.federation.layout import elements, norm, tensor_digest
+from fedser.federation.plan import Plan, site_seed, travelling
+from fedser.federation.schema import PROTOCOL, Order, Refusal, Update
 from fedser.federation.stages import Received, ServerStage, ServerState, server_step
-from fedser.models import EmotionClassifier
+
+__all__ = [
+    "Answered",
+    "Flight",
+    "Phase",
+    "Plan",
+    "Provider",
+    "Refused",
+    "Silence",
+    "Transport",
+    "accept",
+    "check_update",
+    "site_seed",
+    "travelling",
+]
 
 Phase = Literal["train", "finish"]
 
@@ -45,49 +56,6 @@ class Silence:
     """A site from which no reply came."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study does.
-
-    Attributes:
-        study: its name; survives restarts of either side.
-        sites: public key, in hexadecimal, of each site by name.
-        method, options: what the sites run.
-        layout: the tensors that travel.
-        schedule: of the local loop; ``schedule.steps`` is each site's steps in all.
-        rounds: exchanges, over which the steps before the last adaptation are spread evenly.
-        personal_steps: of the last adaptation, after the last exchange, which stays at the site.
-        quorum: least number of valid updates of a round.
-        largest_norm: an update with a larger L2 norm is refused.
-        seed: of the study; each site's own seed derives from it.
-        lifetime: seconds for which an order is valid.
-        encoding: of the updates' values; see :class:`~fedser.federation.schema.Order`.
-    """
-
-    study: str
-    sites: Mapping[str, str]
-    method: str
-    options: Mapping[str, bool | int | float | str]
-    layout: Layout
-    schedule: Schedule
-    rounds: int
-    personal_steps: int = 0
-    quorum: int = 1
-    largest_norm: float = 1e3
-    seed: int = 0
-    lifetime: int = 3600
-    encoding: Encoding = "f32"
-
-    @property
-    def total(self) -> int:
-        """Local steps of each site in all."""
-        return self.schedule.steps or 0
-
-    def steps_before(self, number: int) -> int:
-        """Local steps that lie before round ``number`` (from 1); for ``rounds + 1`` those of all rounds."""
-        return (self.total - self.personal_steps) * (number - 1) // self.rounds
 
 
 @dataclass(frozen=True)
@@ -264,12 +232,13 @@ class Provider:
             phase=phase,
             method=plan.method,
             options=dict(plan.options),
-            work=_work(plan.schedule, start, steps, plan.total),
+            work=plan.work(start, steps),
             seed=site_seed(plan.seed, site),
             layout=plan.layout,
             tensor_digest=tensor_digest(tensors),
             expires=flight.expires,
             encoding=plan.encoding,
+            peer=plan.peer,
         )
 
     def _flight(self, number: int) -> Flight:
@@ -316,29 +285,3 @@ def check_update(update: Update, flat: Tensor, order: Order, largest_norm: float
         raise WireError("The update has another length than the order's layout.", hint)
     if not norm(flat) <= largest_norm:  # also refuses NaN
         raise WireError("The update is not finite or its norm is too large.", hint)
-
-
-def _work(schedule: Schedule, start: int, steps: int, total: int) -> Work:
-    return Work(
-        steps=steps,
-        start=start,
-        total=total,
-        batch_size=schedule.batch_size,
-        learning_rate=schedule.learning_rate,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        decay=schedule.decay,
-        input_noise=schedule.input_noise,
-        backbone_scale=schedule.backbone_scale,
-    )
-
-
-def travelling(model: EmotionClassifier, method: Method, policy: Policy) -> Layout:
-    """The tensors that travel: those that the method trains and the policy lets go."""
-    trained = method.trainable(model) if isinstance(method, Gradient) else ()
-    return layout_of(model, policy.may_leave(model.adaptable(), model.first_layer()) & set(trained))
-
-
-def site_seed(seed: int, name: str) -> int:
-    """The seed of one site: the same alone and in a federation, another one for each site."""
-    return generator("site", seed, name).initial_seed()

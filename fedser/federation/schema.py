@@ -64,6 +64,23 @@ class Work:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PeerWork:
+    """How a site follows and refits the shared linear peer; see :mod:`fedser.federation.peer`.
+
+    Attributes:
+        weight: of the network's cross-entropy to the peer's labels.
+        penalty: of the peer's distance from the published one.
+        steps: of one refit.
+        balance: of the labels: 0 keeps the site's mean answer, 1 makes all classes equally frequent.
+    """
+
+    weight: Annotated[float, Field(allow_inf_nan=False, gt=0, le=100)]
+    penalty: Annotated[float, Field(allow_inf_nan=False, ge=1e-3, le=100)]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    balance: Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Order:
     """Provider → site: what to do with the tensors beside it.
 
@@ -79,6 +96,8 @@ class Order:
         expires: Unix time, in seconds, after which the order is refused.
         encoding: of the update's values: float32, float16, or 8-bit integers with one scale a tensor. The order's
             own tensors are float32.
+        peer: what to do with the shared linear peer; None where none is shared. Its tensor, ``linear.weight``, is
+            the last of the layout.
     """
 
     protocol: Literal[1]
@@ -97,6 +116,7 @@ class Order:
     tensor_digest: Digest
     expires: Annotated[int, Field(ge=0, lt=2**53)]
     encoding: Encoding = "f32"
+    peer: PeerWork | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -13,9 +13,11 @@ from fedser.errors import FedserError, WireError
 from fedser.federation import wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.gate import Gate
-from fedser.federation.local import adapt_locally, assemble, settle
+from fedser.federation.layout import network
+from fedser.federation.local import adapt_locally, assemble
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Refusal
+from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
 from fedser.models import EmotionClassifier
 
@@ -104,7 +106,7 @@ class Site:
 
     def model(self, tensors: dict[str, torch.Tensor]) -> EmotionClassifier:
         """The classifier with the federation's tensors and this site's own ones, its statistics recomputed."""
-        model = assemble(self.data, self.state.own, tensors)
+        model = assemble(self.data, self.state.own, network(tensors))
         settle(model, self.data.x)
         return model
 

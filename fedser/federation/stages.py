@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
 from fedser.federation.aggregate import FixedPointMean, Rule, Weighting, weight_of
+from fedser.federation.layout import Layout
 from fedser.federation.schema import Order, Scalars, Update
 from fedser.models import EmotionClassifier, LinearClassifier
 
@@ -176,5 +178,23 @@ def apply_update(momentum: float = 0.0, rate: float = 1.0) -> ServerStage:
         if momentum and work.state.velocity is not None:
             velocity = momentum * work.state.velocity + work.joint
         return replace(work, tensors=work.tensors + rate * velocity, state=ServerState(velocity))
+
+    return stage
+
+
+def plainly(layout: Layout, name: str, step: ServerStage) -> ServerStage:
+    """A server's step that moves one tensor of the layout by the joint update itself, whatever it does to others."""
+    sizes = [prod(shape) for _, shape in layout]
+    names = [other for other, _ in layout]
+    if name not in names:
+        return step
+    begin = sum(sizes[: names.index(name)])
+    part = slice(begin, begin + sizes[names.index(name)])
+
+    def stage(work: ServerWork) -> ServerWork:
+        after = step(work)
+        tensors = after.tensors.clone()
+        tensors[part] = work.tensors[part] + work.joint[part]
+        return replace(after, tensors=tensors)
 
     return stage

@@ -14,11 +14,11 @@ from fedser.adapt import Schedule
 from fedser.adapt.method import Gradient
 from fedser.bundle import Bundle
 from fedser.bundle.keys import SigningKey
-from fedser.errors import ConfigError, QuorumError
+from fedser.errors import QuorumError
 from fedser.federation.aggregation import server_stages
-from fedser.federation.layout import elements, pack
-from fedser.federation.policy import Policy
-from fedser.federation.provider import Answered, Plan, Provider, Refused, Transport, travelling
+from fedser.federation.layout import elements
+from fedser.federation.plan import Joining, Plan, beginning_of, plan_of
+from fedser.federation.provider import Answered, Provider, Refused, Transport
 from fedser.federation.stages import ServerState
 from fedser_server.checkpoint import Checkpoint, Checkpoints
 from fedser_server.journal import Journal
@@ -32,33 +32,22 @@ def plan(study: str, settings: StudySettings, bundle: Bundle) -> Plan:
 
     Raises:
         UsageError: there is no such method.
-        ConfigError: nothing would travel.
+        ConfigError: nothing would travel, or a peer is to be shared and the bundle has none.
     """
     method = adapt.make(settings.method.name, settings.method.options)
-    model = bundle.classifier()
-    layout = travelling(model, method, Policy(leave=settings.leave))
     schedule = settings.schedule or (method.schedule if isinstance(method, Gradient) else Schedule())
     steps = schedule.total(settings.utterances)
     personal = round(settings.personal * steps)
-    if not layout or steps - personal < 1:
-        raise ConfigError(
-            "Nothing would travel: the method, 'leave' or the steps leave nothing to join.",
-            "Choose a method that trains, leave=all_but_first, and personal below 1.",
-        )
-    return Plan(
-        study=study,
-        sites={},
-        method=method.name,
-        options=method.settings.model_dump(mode="json", exclude_none=True),
-        layout=layout,
-        schedule=schedule.model_copy(update={"steps": steps}),
-        rounds=min(settings.rounds, steps - personal),
-        personal_steps=personal,
+    return plan_of(
+        study,
+        bundle.classifier(),
+        bundle.linear(),
+        method,
+        schedule.model_copy(update={"steps": steps}),
+        Joining(settings.rounds, personal, settings.leave, settings.encoding, settings.peer, settings.seed),
         quorum=settings.least,
         largest_norm=settings.largest_norm,
-        seed=settings.seed,
         lifetime=settings.lifetime,
-        encoding=settings.encoding,
     )
 
 
@@ -95,7 +84,7 @@ class Rounds:
         self._journal = journal
         self._enrolled = enrolled
         self._online = online
-        self._start = pack(dict(bundle.classifier().named_parameters()), plan.layout)
+        self._start = beginning_of(bundle.classifier(), bundle.linear(), plan.layout)
         self._heard: list[Answered | Refused] = []
         self._finished: set[str] = set()  # that answered the order to finish
         self._answers: dict[str, Any] = {}  # what each site said in this round, for the status
@@ -103,7 +92,7 @@ class Rounds:
             plan,
             key,
             transport,
-            server_stages(settings.aggregation),
+            server_stages(settings.aggregation, plan.layout),
             flight=lambda number: checkpoints.flight(number, settings.lifetime),
             observe=self._observe,
         )

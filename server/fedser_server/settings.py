@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedser.adapt import Schedule
 from fedser.config import Settings
 from fedser.federation.aggregation import AggregationSettings
+from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Leave
 from fedser.federation.schema import Encoding
 
@@ -45,6 +46,7 @@ class StudySettings(Settings):
         lifetime: seconds for which a site may answer an order.
         largest_norm: an update with a larger L2 norm is refused. A site's default policy clips its own to 20; honest
             ones of speech-emotion sites had below 1.
+        peer: the linear peer that sites share, besides the network; a site's policy must allow it (``peer: true``).
         encoding: of the updates' values: ``f32``, ``f16`` (half the bytes) or ``i8`` (a quarter).
     """
 
@@ -63,6 +65,7 @@ class StudySettings(Settings):
     lifetime: int = Field(default=7 * 86_400, ge=60, le=365 * 86_400)
     largest_norm: float = Field(default=50.0, gt=0, le=30_000)
     encoding: Encoding = "f32"
+    peer: PeerSettings = PeerSettings()
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> StudySettings:
