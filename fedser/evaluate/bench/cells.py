@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fedser.audio.dataset import SpeechData
-from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
 from fedser.errors import FedserError
 from fedser.evaluate import protocols
@@ -25,6 +24,7 @@ from fedser.evaluate.bench.store import Row
 from fedser.evaluate.bench.target_sets import TargetSet, draw
 from fedser.evaluate.protocols import View
 from fedser.evaluate.source import train_source
+from fedser.models import features_for
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def compute(job: Job) -> tuple[list[Row], list[str]]:
     rows, failures = list[Row](), list[str]()
     for target, target_set in dict.fromkeys((cell.target, cell.target_set) for cell in job.cells):
         own = [cell for cell in job.cells if (cell.target, cell.target_set) == (target, target_set)]
-        drawn = _drawn(data, job, target, target_set)
+        drawn = _drawn(settings, data, job, target, target_set)
         labels = drawn.data.labels(job.classes)
         answers: dict[tuple[str, str], Answers | FedserError] = {}
         for group, wanted in _groups(own):
@@ -86,9 +86,9 @@ def compute(job: Job) -> tuple[list[Row], list[str]]:
     return rows, failures
 
 
-def _drawn(data: Corpora, job: Job, target: str, target_set: str) -> TargetSet:
+def _drawn(settings: BenchSettings, data: Corpora, job: Job, target: str, target_set: str) -> TargetSet:
     if target_set == "nonspeech":
-        return TargetSet(noise_site(FeatureSettings.model_validate({"kind": job.features}), job.seed))
+        return TargetSet(noise_site(features_for(settings.model, job.features), job.seed))
     line = TELEPHONE if target_set == "telephone" else CLEAN
     return draw(data[target, job.features, line], target_set, job.classes, job.seed)
 

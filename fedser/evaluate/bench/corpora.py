@@ -9,13 +9,13 @@ import torch
 
 from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
-from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.errors import FedserError
 from fedser.evaluate.bench.contest import Labelled
 from fedser.evaluate.bench.pairs import Pair
 from fedser.evaluate.bench.settings import BenchSettings
 from fedser.evaluate.bench.telephone import over_telephone
+from fedser.models import features_for
 
 CLEAN, TELEPHONE = "", "telephone"
 Corpora = Mapping[tuple[str, str, str], SpeechData]  # (name, features, line)
@@ -48,7 +48,7 @@ def read(settings: BenchSettings, name: str, kind: str, device: torch.device) ->
     Raises:
         FedserError: it cannot be used.
     """
-    features = FeatureSettings.model_validate({"kind": kind})
+    features = features_for(settings.model, kind)
     try:
         data = dataset.load(
             settings.corpora[name],

@@ -28,7 +28,7 @@ from fedser.evaluate.bench.federated_summary import summarise
 from fedser.evaluate.bench.pairs import Pair, shared
 from fedser.evaluate.bench.run import remember
 from fedser.evaluate.bench.scores import by_speaker, scores
-from fedser.evaluate.bench.settings import BenchSettings
+from fedser.evaluate.bench.settings import BenchSettings, with_weights
 from fedser.evaluate.bench.store import Key, Row, Store
 from fedser.evaluate.contenders import run_seed
 from fedser.evaluate.world import World, labels_of
@@ -86,10 +86,11 @@ def run(
         OutputError: ``out`` cannot be written or holds results of other settings.
     """
     begin = time.perf_counter()
+    settings = settings.model_copy(update={"model": with_weights(settings.model)})
     pairs = check(settings)
     output_folder(out)
     shape = BenchSettings.model_validate(
-        settings.model_dump(include={"corpora", "readers", "speaker_from"}) | {"methods": ("source",)}
+        settings.model_dump(include={"corpora", "readers", "speaker_from", "model"}) | {"methods": ("source",)}
     )
     names = sorted({name for pair in pairs for name in (*pair.sources, pair.target)})
     # Features come into the cache here, so that the processes below only recall them.

@@ -18,7 +18,7 @@ from fedser.evaluate.bench.settings import FEATURES, RULES, Names, Seeds, named
 from fedser.evaluate.partition import PartitionSettings
 from fedser.evaluate.simulation_settings import CONTENDERS, RoundSettings, SimulationSettings
 from fedser.federation.policy import Policy
-from fedser.models import ModelSettings
+from fedser.models import ModelSettings, features_for
 from fedser.train import TrainSettings
 
 _PARTITION = re.compile(r"(speaker)([1-9]\d*)|(dirichlet)(\d+(?:\.\d+)?)")
@@ -32,7 +32,7 @@ class FederatedBenchSettings(Settings):
         readers: corpus name → name of its reader, where the folder does not tell.
         speaker_from: target corpus → rule that tells the speaker from the path, where the reader does not.
         pairs: ``source:target`` names, with several sources as ``a+b:target``; ``all``; ``leave_one_out``.
-        features: kinds of features.
+        features: kinds of features; ``pretrained`` and ``waveform`` for a pretrained ``model.encoder``.
         normalisation: rules, the same for source and sites.
         partition: ``speakerN`` (N whole speakers a site) or ``dirichletA`` (each emotion spread over ``sites`` sites
             by Dirichlet(A)).
@@ -90,7 +90,7 @@ def simulation(
     settings: FederatedBenchSettings, pair: Pair, features: str, rule: str, partition: str, method: str, seed: int
 ) -> SimulationSettings:
     """One seed of one pair and partition as a simulation."""
-    common = {"model": settings.model, "train": settings.train, "features": {"kind": features}}
+    common = {"model": settings.model, "train": settings.train, "features": features_for(settings.model, features)}
     return SimulationSettings.model_validate(
         {
             "name": f"{pair.source} → {pair.target}, {partition}",

@@ -23,7 +23,7 @@ from fedser.evaluate.bench import pool
 from fedser.evaluate.bench.cells import Shared, compute, peak_mb, start
 from fedser.evaluate.bench.corpora import CLEAN, load
 from fedser.evaluate.bench.plan import plan
-from fedser.evaluate.bench.settings import BenchSettings, check
+from fedser.evaluate.bench.settings import BenchSettings, check, with_weights
 from fedser.evaluate.bench.store import Store
 from fedser.evaluate.bench.summary import summarise
 from fedser.files import output_folder, write_text
@@ -43,6 +43,7 @@ def run(settings: BenchSettings, out: Path, *, jobs: int, device: torch.device, 
     begin = time.perf_counter()
     pairs = check(settings)
     output_folder(out)
+    settings = settings.model_copy(update={"model": with_weights(settings.model)})
     corpora = load(settings, pairs, device)
     clean = {
         name: data for (name, kind, line), data in corpora.items() if (kind, line) == (settings.features[0], CLEAN)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from fedser.adapt import METHODS, Schedule, make
+from fedser.audio.features import FeatureSettings
 from fedser.config import Settings, validate
 from fedser.errors import ConfigError
 from fedser.evaluate.bench.contest import GUARD, SUPERVISED, guard_settings
@@ -16,11 +17,12 @@ from fedser.evaluate.bench.pairs import Pair, resolve
 from fedser.evaluate.bench.target_sets import TARGET_SETS
 from fedser.evaluate.protocols import PROTOCOLS
 from fedser.models import ModelSettings
+from fedser.models import resolve as pinned
 from fedser.train import TrainSettings
 from fedser.transfer import REFERENCES
 
 RULES = ("auto", "corpus", "speaker", "shrunk")
-FEATURES = ("functionals", "egemaps", "logmel")
+FEATURES = ("functionals", "egemaps", "logmel", "pretrained", "waveform")
 
 
 def listed(value: object) -> object:
@@ -46,7 +48,7 @@ class BenchSettings(Settings):
         speaker_from: corpus name → rule that tells the speaker from the path, where the reader does not.
         pairs: ``source:target`` names, with several sources as ``a+b:target``; ``all`` ordered pairs of single
             corpora; ``leave_one_out`` (all other corpora against each).
-        features: kinds of features.
+        features: kinds of features; ``pretrained`` and ``waveform`` for a pretrained ``model.encoder``.
         normalisation: rules, the same for source and target.
         methods: names of methods; also ``guard`` (what the label-free guard picks), ``supervised`` (an oracle:
             logistic regression on the target's labels, leaving one speaker out) and the methods that see source and
@@ -113,6 +115,15 @@ def check(settings: BenchSettings) -> list[Pair]:
             kind = REFERENCES[name].settings_type if name in REFERENCES else Settings  # the oracle has no settings
             validate(kind, options, f"the options of the method {name}")
     return resolve(settings.pairs, settings.corpora)
+
+
+def with_weights(model: ModelSettings) -> ModelSettings:
+    """A pretrained encoder's settings with its weights in the store and named by digest; others as they are.
+
+    Raises:
+        FedserError: the weights cannot be had.
+    """
+    return pinned(model, FeatureSettings())[0]
 
 
 def named(label: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from fedser.evaluate.bench.federated_summary import summarise
 from fedser.evaluate.bench.pairs import Pair
 from fedser.evaluate.bench.scores import scores
 from fedser.evaluate.bench.store import COLUMNS, key_of
+from fedser.pretrained import Pretrained
 
 CPU = torch.device("cpu")
 Make = Callable[..., FederatedBenchSettings]
@@ -109,6 +110,14 @@ def test_partitions_by_name() -> None:
     assert (partition_of("speaker2", 5).by, partition_of("speaker2", 5).speakers) == ("speaker", 2)
     drawn = partition_of("dirichlet0.3", 7)
     assert (drawn.by, drawn.sites, drawn.alpha) == ("dirichlet", 7, 0.3)
+
+
+def test_a_pretrained_encoder_brings_its_features(quick: Make, tiny_encoder: Callable[[str], Pretrained]) -> None:
+    own = tiny_encoder("hubert")
+    config = quick(model={"encoder": "hubert", "size": "tiny", "weights": own.weights}, features="pretrained")
+    one = simulation(config, check(config)[0], "pretrained", "auto", "speaker1", "ecan", 0)
+    assert one.source.features.pretrained == own
+    assert one.source.model.weights == own.weights
 
 
 def row(setting: str, partition: str, seed: int, uar: float) -> dict[str, str]:

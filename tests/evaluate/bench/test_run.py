@@ -12,6 +12,7 @@ from fedser.adapt.guard import CANDIDATES
 from fedser.errors import ConfigError, OutputError
 from fedser.evaluate import bench, metrics
 from fedser.evaluate.bench.target_sets import TARGET_SETS
+from fedser.pretrained import Pretrained
 
 CPU = torch.device("cpu")
 Make = Callable[..., bench.BenchSettings]
@@ -98,6 +99,16 @@ def test_several_sources(quick: Make, speech: Path, second: Path, tmp_path: Path
         *(("other+again", "tiny"), ("tiny+again", "other"), ("tiny+other", "again"), ("tiny", "other"))
     }
     assert "several/functionals/all/transductive/auto/source" in result["uar"]  # type: ignore[operator]
+
+
+def test_a_pretrained_encoder(quick: Make, tiny_encoder: Callable[[str], Pretrained], tmp_path: Path) -> None:
+    own = tiny_encoder("wavlm")
+    model = {"encoder": "wavlm", "size": "tiny", "weights": own.weights, "hidden": 8, "bottleneck": 4}
+    config = quick(model=model, features="pretrained", pairs="tiny:other", methods="source,shot,logreg", seeds=1)
+    run(config, tmp_path)
+    table = rows(tmp_path)
+    assert {(row["encoder"], row["features"]) for row in table} == {("wavlm", "pretrained")}
+    assert len(table) == 3 * 2
 
 
 def test_what_cannot_be_computed_is_left_out_and_told(quick: Make, speech: Path, second: Path, tmp_path: Path) -> None:
