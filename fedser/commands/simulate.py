@@ -32,9 +32,14 @@ def simulate(
     from fedser.evaluate.results import table
     from fedser.evaluate.simulate import run
     from fedser.evaluate.simulation_settings import SimulationSettings
+    from fedser.models import resolve
 
     chosen = [*(overrides or []), *([] if seed is None else [f"seeds=[{seed}]"])]
     settings = load(SimulationSettings, config, chosen)
+    if settings.source.corpora:  # a bundle names its encoder's weights by digest already
+        model, features = resolve(settings.source.model, settings.source.features)
+        own = settings.source.model_copy(update={"model": model, "features": features})
+        settings = settings.model_copy(update={"source": own})
     command = shlex.join(["fedser", *sys.argv[1:]])
     results = run(settings, out, jobs=jobs, device=choose(device), command=command)
     summary = {

@@ -4,7 +4,7 @@ from fedser.models.classifier import EmotionClassifier
 from fedser.models.initialise import initialise
 from fedser.models.linear import LinearClassifier, WeightNormalisedLinear
 from fedser.models.logistic import fit_logistic
-from fedser.models.resolve import resolve
+from fedser.models.resolve import features_for, resolve
 from fedser.models.settings import ModelSettings
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "LinearClassifier",
     "ModelSettings",
     "WeightNormalisedLinear",
+    "features_for",
     "fit_logistic",
     "initialise",
     "resolve",

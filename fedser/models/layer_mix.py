@@ -34,5 +34,5 @@ class PooledEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode ``[B, statistics · levels · D]``."""
-        encoded: Tensor = self.tail(self.mix(x.unflatten(1, self._shape)))
+        encoded: Tensor = self.tail(self.mix(x.reshape(-1, *self._shape)))
         return encoded

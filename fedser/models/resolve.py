@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fedser.audio.features import FeatureSettings
+from fedser.config import validate
 from fedser.errors import ConfigError
 from fedser.models.settings import ModelSettings
-from fedser.pretrained import Pretrained, weights
+from fedser.pretrained import weights
 
 USUAL = {"wav2vec2": "WAV2VEC2_BASE", "hubert": "HUBERT_BASE", "wavlm": "WAVLM_BASE_PLUS"}  # of the size base
 
@@ -32,7 +33,19 @@ def resolve(model: ModelSettings, features: FeatureSettings) -> tuple[ModelSetti
         )
     digest = weights.obtain(source, model.encoder, model.size)
     pinned = model.model_copy(update={"weights": digest})
-    if model.trained != "frozen":
-        return pinned, FeatureSettings(kind="waveform", seconds=features.seconds)
-    named = Pretrained.model_validate({"family": model.encoder, "size": model.size, "weights": digest})
-    return pinned, FeatureSettings(kind="pretrained", pretrained=named)
+    kind = "pretrained" if model.trained == "frozen" else "waveform"
+    return pinned, features_for(pinned, kind, features.seconds)
+
+
+def features_for(model: ModelSettings, kind: str, seconds: float | None = None) -> FeatureSettings:
+    """Feature settings of a kind; ``pretrained`` takes its encoder from the model, whose weights are pinned.
+
+    Raises:
+        ConfigError: the kind is not known, or the model names no digest.
+    """
+    values: dict[str, object] = {"kind": kind}
+    if kind == "pretrained":
+        values["pretrained"] = {"family": model.encoder, "size": model.size, "weights": model.weights}
+    if kind == "waveform" and seconds is not None:
+        values["seconds"] = seconds
+    return validate(FeatureSettings, values, f"The features {kind} of the encoder {model.encoder}")

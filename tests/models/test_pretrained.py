@@ -11,7 +11,7 @@ from torch.nn import functional
 from fedser.adapt import Schedule, adapt, make
 from fedser.compute import generator
 from fedser.errors import ConfigError, DependencyError
-from fedser.models import EmotionClassifier, ModelSettings, initialise, resolve
+from fedser.models import EmotionClassifier, ModelSettings, features_for, initialise, resolve
 from fedser.models.low_rank import AttentionAdapter
 from fedser.models.pretrained import Units
 from fedser.pretrained import Pretrained, trunk, weights
@@ -213,6 +213,11 @@ def test_resolve_pins_weights_and_chooses_features(tiny_encoder, tmp_path):
     assert (pinned.weights, features) == (base.weights, FeatureSettings(kind="waveform", seconds=2.0))
     assert resolve(pinned, features) == (pinned, features)
     assert resolve(ModelSettings(), FeatureSettings()) == (ModelSettings(), FeatureSettings())
+    assert features_for(pinned, "pretrained") == FeatureSettings(kind="pretrained", pretrained=base)
+    assert features_for(ModelSettings(), "logmel") == FeatureSettings(kind="logmel")
+    for unfit in (ModelSettings(), asked):
+        with pytest.raises(ConfigError, match="pretrained"):
+            features_for(unfit, "pretrained")
     with pytest.raises(ConfigError, match="which weights"):
         resolve(ModelSettings(encoder="hubert", size="large"), FeatureSettings())
 
