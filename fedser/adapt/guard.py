@@ -50,8 +50,8 @@ class GuardSettings(Settings):
     """
 
     fewest: int = Field(default=30, ge=2)
-    farthest: float = Field(default=1.5, gt=0)
-    strangest: float = Field(default=0.55, gt=0)
+    farthest: float = Field(default=1.8, gt=0)
+    strangest: float = Field(default=0.58, gt=0)
     margin: float = Field(default=0.5, ge=0)
     company: float = Field(default=2.0, ge=0)
     least: float = Field(default=0.1, ge=0)

@@ -157,7 +157,7 @@ def distance(z: Tensor) -> float:
 def variance_shift(model: nn.Module, x: Tensor) -> float:
     """How differently the first batch normalisation's inputs vary at the site and at the source.
 
-    The mean over its channels of |log(σ² at the site / running σ²)|. Within a site features are normalised, so that
+    The root mean square over its channels of log(σ² at the site / running σ²). Within a site features are normalised, so that
     their own variances tell nothing; those of the first layer's weighted sums tell whether they go together as they
     do in the source's speech. Models without batch normalisation give 0.
 
@@ -175,7 +175,8 @@ def variance_shift(model: nn.Module, x: Tensor) -> float:
     finally:
         hook.remove()
     here = torch.cat(seen, dim=1).var(dim=1, correction=0)
-    return float((here.clamp_min(TINY) / norms[0].running_var.clamp_min(TINY)).log().abs().mean())
+    ratio = (here.clamp_min(TINY) / norms[0].running_var.clamp_min(TINY)).log()
+    return math.sqrt(float(ratio.square().mean()))
 
 
 def _entropies(p: Tensor) -> Tensor:
