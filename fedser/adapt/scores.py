@@ -157,9 +157,9 @@ def distance(z: Tensor) -> float:
 def variance_shift(model: nn.Module, x: Tensor) -> float:
     """How differently the first batch normalisation's inputs vary at the site and at the source.
 
-    The root mean square over its channels of log(σ² at the site / running σ²). Within a site features are normalised, so that
-    their own variances tell nothing; those of the first layer's weighted sums tell whether they go together as they
-    do in the source's speech. Models without batch normalisation give 0.
+    The root mean square over its channels of log(σ² at the site / running σ²). Features are normalised within a
+    site, so their own variances tell nothing; those of the first layer's weighted sums tell whether they go
+    together as they do in the source's speech. Models without batch normalisation give 0.
 
     Args:
         model: the source model.
