@@ -20,7 +20,7 @@ from fedser.evaluate.bench.nonspeech import noise_site
 from fedser.evaluate.bench.plan import Cell, Job
 from fedser.evaluate.bench.scores import by_speaker, scores
 from fedser.evaluate.bench.settings import BenchSettings
-from fedser.evaluate.bench.store import Row
+from fedser.evaluate.bench.store import Key, Row
 from fedser.evaluate.bench.target_sets import TargetSet, draw
 from fedser.evaluate.protocols import View
 from fedser.evaluate.source import train_source
@@ -71,19 +71,24 @@ def compute(job: Job) -> tuple[list[Row], list[str]]:
         labels = drawn.data.labels(job.classes)
         answers: dict[tuple[str, str], Answers | FedserError] = {}
         for group, wanted in _groups(own):
-            views = _views(drawn, rule, group, settings.folds, job.seed)
-            answers |= contest.run(views, labels, wanted)
+            try:
+                views = _views(drawn, rule, group, settings.folds, job.seed)
+            except FedserError as error:  # a sample may hold too few speakers for folds
+                answers |= dict.fromkeys(wanted, error)
+            else:
+                answers |= contest.run(views, labels, wanted)
         for cell in own:
             found = answers[cell.method, cell.protocol]
             if isinstance(found, FedserError):
-                key = job.key(cell)
-                failures.append(
-                    f"{key.source} → {target}, {target_set}, {cell.protocol}, {cell.method}, "
-                    f"normalisation {job.normalisation}, seed {job.seed}: {found}"
-                )
+                failures.append(f"{_told(job.key(cell))}: {found}")
             else:
                 rows.append(_row(settings, job, cell, drawn.data, labels, found))
     return rows, failures
+
+
+def _told(key: Key) -> str:
+    where = f"{key.source} → {key.target}, {key.target_set}, {key.protocol}, {key.method}"
+    return f"{where}, {key.features}, normalisation {key.normalisation}, seed {key.seed}"
 
 
 def _drawn(settings: BenchSettings, data: Corpora, job: Job, target: str, target_set: str) -> TargetSet:

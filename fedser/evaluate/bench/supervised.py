@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedser.adapt import probabilities
-from fedser.errors import TooLittleDataError
+from fedser.errors import TooLittleDataError, UsageError
 from fedser.models import fit_logistic
 
 
@@ -29,7 +29,10 @@ def leave_one_speaker_out(x: Tensor, labels: Tensor, speakers: Sequence[str | No
 
     Raises:
         TooLittleDataError: fewer than two speakers, or an utterance without one.
+        UsageError: the features are no vectors.
     """
+    if x.dim() != 2:
+        raise UsageError("Logistic regression takes vectors.", "Leave out the method supervised.")
     names = sorted({speaker for speaker in speakers if speaker is not None})
     if len(names) < 2 or None in speakers:
         raise TooLittleDataError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,8 +113,6 @@ def test_a_pretrained_encoder(quick: Make, tiny_encoder: Callable[[str], Pretrai
 
 
 def test_what_cannot_be_computed_is_left_out_and_told(quick: Make, speech: Path, second: Path, tmp_path: Path) -> None:
-    import shutil
-
     silent = tmp_path / "nameless"  # emotions by folder, no speakers
     for emotion in ("anger", "neutral"):
         (silent / emotion).mkdir(parents=True)
@@ -142,9 +141,30 @@ def test_a_method_that_fails_is_left_out_and_tried_again(quick: Make, tmp_path: 
         assert [row["method"] for row in rows(tmp_path)] == ["source"]
         (told,) = result["left_out"]  # type: ignore[misc]
         assert told.startswith(
-            "tiny → other, all, transductive, aad, normalisation auto, seed 0: The adaptation diverged"
+            "tiny → other, all, transductive, aad, functionals, normalisation auto, seed 0: The adaptation diverged"
         )
         assert result["computed"] == 1
+
+
+def test_a_sample_with_too_few_speakers_for_folds_is_left_out(quick: Make, speech: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone"  # one of its two speakers is never neutral or angry, so two_emotions holds one speaker
+    shutil.copytree(speech, lone)
+    with (lone / "manifest.csv").open(newline="") as table:
+        reader = csv.DictReader(table)
+        fields, entries = list(reader.fieldnames or ()), list(reader)
+    first, second = sorted({entry["speaker"] for entry in entries})[:2]
+    kept = [e for e in entries if e["speaker"] == first or (e["speaker"] == second and e["emotion"] == "sadness")]
+    with (lone / "manifest.csv").open("w", newline="") as table:
+        writer = csv.DictWriter(table, fields)
+        writer.writeheader()
+        writer.writerows(kept)
+    corpora = {"tiny": str(speech), "lone": str(lone)}
+    config = quick(corpora=corpora, pairs="tiny:lone", methods="source,logreg", target_set="two_emotions,all", seeds=1)
+    result = run(config, tmp_path / "out")
+    assert {(row["target_set"], row["protocol"]) for row in rows(tmp_path / "out")} == {
+        *(("two_emotions", "transductive"), ("all", "transductive"), ("all", "inductive"))
+    }
+    assert all("Speaker folds need" in told for told in result["left_out"])  # type: ignore[attr-defined]
 
 
 def test_other_settings_are_refused_in_the_same_folder(quick: Make, tmp_path: Path) -> None:
