@@ -30,6 +30,7 @@ __all__ = [
     "adapt_guarded",
     "candidate",
     "choose",
+    "decide",
 ]
 
 CANDIDATES = tuple(name for name in ("source", "shot", "nrc", "aad", "ecan", "fedser") if name in METHODS)
@@ -117,16 +118,32 @@ def choose(
         row["worth"] = worth(row, told["source"], settings)
     if reason := _unfit(source_of(candidates), x, distance, settings):
         return Choice("source", reason, told)
-    gains = {each.name: told[each.name]["worth"] for each in candidates if each.name != "source"}
+    return Choice(*decide(told, len(x), settings), told)
+
+
+def decide(
+    told: Mapping[str, Mapping[str, float]], utterances: int, settings: GuardSettings = GuardSettings()
+) -> tuple[str, str]:
+    """The rule on scores alone: the chosen candidate's name, and one sentence why.
+
+    The evidence weighs the best candidate's worth with the mean of all: where adapting by any method makes answers
+    follow the recordings, the best of them is no accident.
+
+    Args:
+        told: candidate → score → value, with ``source`` among the candidates.
+        utterances: of the site.
+        settings: the guard's.
+    """
+    gains = {name: worth(row, told["source"], settings) for name, row in told.items() if name != "source"}
     if not gains:
-        return Choice("source", "There is no other candidate.", told)
+        return "source", "There is no other candidate."
     best = max(gains, key=lambda name: gains[name])
     evidence = (gains[best] + settings.company * fmean(gains.values())) / (1 + settings.company)
-    needed = settings.least / math.sqrt(len(x))
+    needed = settings.least / math.sqrt(utterances)
     weighed = f"(evidence {evidence:+.3f}, needed {needed:+.3f})"
     if evidence <= needed:
-        return Choice("source", f"Adapted answers follow the recordings no better than the source's {weighed}.", told)
-    return Choice(best, f"Its answers follow the recordings better than the source's {weighed}.", told)
+        return "source", f"Adapted answers follow the recordings no better than the source's {weighed}."
+    return best, f"Its answers follow the recordings better than the source's {weighed}."
 
 
 def adapt_guarded(
