@@ -45,12 +45,14 @@ class View:
 
     Attributes:
         x: normalised features of the utterances that it sees [N, \\*shape].
+        raw: the same, not normalised.
         rows: their places in the target, int64 [N].
         speakers: of these utterances, None where unknown.
         queries: what is asked, by protocol.
     """
 
     x: Tensor
+    raw: Tensor
     rows: Tensor
     speakers: tuple[str | None, ...]
     queries: dict[str, Query]
@@ -88,7 +90,7 @@ def transductive(target: SpeechData, rule: NormalisationSettings, rows: Sequence
     places = torch.arange(len(target)) if rows is None else torch.tensor(rows)
     own = target if rows is None else target.subset(places)
     x = SiteNormaliser.fit(own.raw, own.speakers, rule).transform(own.raw, own.speakers)
-    return View(x, places, own.speakers, {"transductive": Query(places, x)})
+    return View(x, own.raw, places, own.speakers, {"transductive": Query(places, x)})
 
 
 def inductive(
@@ -123,4 +125,4 @@ def _fold(target: SpeechData, held: Tensor, rule: NormalisationSettings, protoco
         late = unseen.subset(arrival)
         x = normaliser.transform_causal(late.raw, late.speakers)
         queries["inductive_causal"] = Query(held[arrival], x)
-    return View(normaliser.transform(seen.raw, seen.speakers), rows, seen.speakers, queries)
+    return View(normaliser.transform(seen.raw, seen.speakers), seen.raw, rows, seen.speakers, queries)

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from fedser.adapt import Schedule, adapt, guard, make, probabilities
 from fedser.adapt.guard import CANDIDATES, GuardSettings
+from fedser.adapt.scores import distance
+from fedser.audio.normalise import SiteNormaliser
 from fedser.config import validate
 from fedser.errors import FedserError
 from fedser.evaluate.bench.supervised import leave_one_speaker_out
@@ -52,11 +54,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled source, for methods that see it: x [N, \\*shape] normalised, y int64 [N], speakers."""
+    """The labelled source.
+
+    Attributes:
+        x: normalised features [N, \\*shape], for methods that see them; so are labels and speakers.
+        y: class numbers, int64 [N].
+        speakers: of each utterance, None where unknown.
+        statistics: of all of it, which a bundle publishes: the guard tells by them what is no speech.
+    """
 
     x: Tensor
     y: Tensor
     speakers: tuple[str | None, ...]
+    statistics: SiteNormaliser
 
 
 @dataclass(frozen=True)
@@ -187,10 +197,11 @@ class _Table:
             with suppress(FedserError):  # a method that cannot be run here is none to choose
                 made[candidate] = self.made(candidate)
         begin = time.perf_counter()
-        x, temperature = self.view.x, self.contest.models.temperature
+        x, raw, temperature = self.view.x, self.view.raw, self.contest.models.temperature
+        apart = distance(self.contest.source.statistics.transform(raw, [None] * len(raw)))
         candidates = [guard.candidate(n, m.model, x, temperature=temperature) for n, m in made.items()]
         settings = guard_settings(self.contest.options.get(name, {}))
-        choice = guard.choose(candidates, x, temperature=temperature, settings=settings)
+        choice = guard.choose(candidates, x, temperature=temperature, distance=apart, settings=settings)
         spent = sum(each.seconds for each in made.values()) + time.perf_counter() - begin
         return Made(made[choice.name].model, made[choice.name].temperature, spent, choice.name)
 

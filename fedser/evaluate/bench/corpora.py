@@ -69,11 +69,13 @@ def labelled(parts: Sequence[SpeechData], classes: Sequence[str], rule: Normalis
 
     Speakers of several corpora become ``corpus/speaker``, so that equal ids stay two speakers.
     """
-    xs, ys, speakers = [], [], list[str | None]()
+    xs, ys, raws, speakers = [], [], [], list[str | None]()
     for part in parts:
         own = part.subset([i for i, emotion in enumerate(part.emotions) if emotion in classes])
         xs.append(SiteNormaliser.fit(own.raw, own.speakers, rule).transform(own.raw, own.speakers))
         ys.append(own.labels(classes))
+        raws.append(own.raw)
         prefix = f"{part.name}/" if len(parts) > 1 else ""
         speakers += [None if speaker is None else prefix + speaker for speaker in own.speakers]
-    return Labelled(torch.cat(xs), torch.cat(ys), tuple(speakers))
+    statistics = SiteNormaliser.fit(torch.cat(raws), speakers, rule)
+    return Labelled(torch.cat(xs), torch.cat(ys), tuple(speakers), statistics)

@@ -7,6 +7,7 @@ import torch
 
 from fedser.adapt import Schedule, adapt, make, probabilities
 from fedser.adapt.guard import CANDIDATES
+from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.compute import generator
 from fedser.errors import ConfigError, TooLittleDataError
 from fedser.evaluate.bench import contest as contests
@@ -25,7 +26,8 @@ def corpus(seed: int, shift: float = 0.0) -> Labelled:
     draw = generator("contest", seed)
     y = torch.arange(60) % 3
     x = 1.5 * torch.eye(8)[y] + 0.7 * torch.randn(60, 8, generator=draw) + shift
-    return Labelled(x, y, tuple(f"s{k // 15}" for k in range(60)))
+    speakers = tuple(f"s{k // 15}" for k in range(60))
+    return Labelled(x, y, speakers, SiteNormaliser.fit(x, speakers, NormalisationSettings(rule="corpus")))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,16 @@ def answered(
 def views(target: Labelled, *, halves: bool = False) -> list[View]:
     everything = torch.arange(60)
     if not halves:
-        return [View(target.x, everything, target.speakers, {"transductive": Query(everything, target.x)})]
+        return [View(target.x, target.x, everything, target.speakers, {"transductive": Query(everything, target.x)})]
     parts = [(everything[:30], everything[30:]), (everything[30:], everything[:30])]
     return [
-        View(target.x[a], a, tuple(target.speakers[i] for i in a.tolist()), {"inductive": Query(b, target.x[b])})
+        View(
+            target.x[a],
+            target.x[a],
+            a,
+            tuple(target.speakers[i] for i in a.tolist()),
+            {"inductive": Query(b, target.x[b])},
+        )
         for a, b in parts
     ]
 
@@ -88,6 +96,16 @@ def test_the_guard_takes_the_candidates_models_of_the_same_cell(
         assert torch.equal(guarded.probabilities[rows], chosen[rows])
 
 
+def test_recordings_far_from_the_sources_are_not_adapted_to(contest: Contest) -> None:
+    target = corpus(1, shift=0.4)
+    (view,) = views(target)
+    wanted = [("guard", "transductive")]
+    for raw, kept in ((view.raw, False), (view.raw + 100, True)):
+        (own,) = contest.run([replace(view, raw=raw)], target.y, wanted).values()
+        assert isinstance(own, Answers)
+        assert not kept or own.chosen == ("source",)
+
+
 def test_the_guard_sees_no_held_out_utterance(contest: Contest) -> None:
     target = corpus(1, shift=0.4)
     changed = replace(target, x=torch.cat([target.x[:30], target.x[30:] + 50]))
@@ -109,7 +127,7 @@ def test_labels_reach_the_oracle_alone(contest: Contest) -> None:
 def test_a_site_too_small_for_a_method_keeps_the_source_model(contest: Contest) -> None:
     target = corpus(1)
     one = torch.tensor([4])
-    view = View(target.x[one], one, ("s0",), {"transductive": Query(one, target.x[one])})
+    view = View(target.x[one], target.x[one], one, ("s0",), {"transductive": Query(one, target.x[one])})
     answers = contest.run([view], target.y, [("aad", "transductive"), ("source", "transductive")])
     aad, source = answers.values()
     assert isinstance(aad, Answers)
