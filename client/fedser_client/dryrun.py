@@ -6,9 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedser.bundle import Bundle
 from fedser.evaluate.view_left import size
 from fedser.federation.compress import DTYPES
+from fedser.federation.layout import PEER
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Scalars
 from fedser_client.data import SiteData
@@ -37,8 +40,11 @@ def describe(
         settings: whom the site joins.
         rounds: as the provider tells; 0 where it only publishes.
     """
-    parameters = dict(data.local.model.named_parameters())
+    parameters: dict[str, Tensor] = dict(data.local.model.named_parameters())
     allowed = policy.may_leave(parameters, data.local.model.first_layer()) if rounds else frozenset()
+    if rounds and policy.shares_peer and data.local.linear is not None:
+        parameters[PEER] = data.local.linear.weight
+        allowed |= {PEER}
     width = max(DTYPES[encoding].itemsize for encoding in policy.encodings)  # of a value, in the widest format
     tensors = [
         {"name": name, "shape": list(p.shape), "bytes": width * p.numel()}

@@ -51,7 +51,7 @@ class Gate:
         self._audit = audit
         self._clock = clock
         self._signed = {name: p.detach().cpu() for name, p in data.model.named_parameters()}
-        self._peer = frozenset({PEER}) if policy.peer and policy.leave != "none" and data.linear else frozenset[str]()
+        self._peer = frozenset({PEER}) if policy.shares_peer and data.linear is not None else frozenset[str]()
         if data.linear is not None and self._peer:
             self._signed[PEER] = data.linear.weight.detach().cpu()
 

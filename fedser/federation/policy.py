@@ -147,6 +147,11 @@ class Policy(Settings):
             return frozenset(name for name in adaptable if name.startswith("head."))
         return frozenset()
 
+    @property
+    def shares_peer(self) -> bool:
+        """Whether the linear peer may leave."""
+        return self.peer and self.leave != "none"
+
     def coarse(self, utterances: int) -> int | None:
         """The count that may leave: rounded to ``count_unit``, at least one unit; None where it may not."""
         if not self.counts:
