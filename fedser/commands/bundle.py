@@ -67,13 +67,16 @@ def verify(
 
 def _lines(header: BundleHeader) -> list[str]:
     """The header for people."""
+    from fedser.models.settings import PRETRAINED
+
+    unused = frozenset() if header.model.pretrained else PRETRAINED
     parts = {
         "name": f"{header.name}, version {header.version}",
         "classes": ", ".join(header.classes),
         "corpora": ", ".join(header.corpora),
         "features": f"{header.features.kind} {header.shape}",
         "normalisation": header.normalisation.rule,
-        "model": ", ".join(f"{name} {value}" for name, value in header.model.model_dump().items()),
+        "model": ", ".join(f"{name} {value}" for name, value in header.model.model_dump(exclude=set(unused)).items()),
         "linear peer": "yes" if header.linear else "no",
         "temperature": f"{header.temperature:.3f}",
         "held-out UAR": ", ".join(f"{name} {100 * value:.1f} %" for name, value in header.uar.items()) or "unknown",

@@ -9,6 +9,8 @@ from pydantic import Field
 from fedser.config import Settings
 from fedser.pretrained.settings import Family, Size
 
+# Fields that only pretrained encoders use.
+PRETRAINED = frozenset({"size", "weights", "trained", "layers", "rank", "alpha"})
 Encoder = Literal["mlp", "vgg11", "resnet", "wav2vec2", "hubert", "wavlm"]
 
 

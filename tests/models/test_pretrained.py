@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from opacus import GradSampleModule
+from opacus.validators import ModuleValidator
 from torch.nn import functional
 
 from fedser.adapt import Schedule, adapt, make
@@ -220,6 +222,24 @@ def test_resolve_pins_weights_and_chooses_features(tiny_encoder, tmp_path):
             features_for(unfit, "pretrained")
     with pytest.raises(ConfigError, match="which weights"):
         resolve(ModelSettings(encoder="hubert", size="large"), FeatureSettings())
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_opacus_takes_the_frozen_kind_apart(norm, tiny_encoder):
+    net = stirred(model(tiny_encoder("wavlm"), norm=norm)).train()
+    assert ModuleValidator.validate(net, strict=False) == []
+    x = torch.randn(3, *net.shape, generator=generator("pooled"))
+    alone = []
+    for row in x:
+        net.zero_grad()
+        net(row[None]).square().sum().backward()
+        alone.append([parameter.grad.clone() for parameter in net.parameters()])
+    net.zero_grad()
+    wrapped = GradSampleModule(net, loss_reduction="sum")
+    wrapped(x.requires_grad_()).square().sum().backward()
+    for place, parameter in enumerate(net.parameters()):
+        expected = torch.stack([single[place] for single in alone])
+        torch.testing.assert_close(parameter.grad_sample, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_units_can_be_watched(tiny_encoder):

@@ -85,6 +85,10 @@ def test_train_adapt_predict(encoder, trained, kind, provided, speech, tmp_path,
     assert set(header.adaptable) <= stored
     assert header.linear == (trained == "frozen")  # pooled layers are vectors, for which the plain peer goes along
 
+    shown = fedser("bundle", "show", source.path, "--signer", source.signer)
+    assert header.model.weights in shown
+    assert f"trained {trained}" in shown
+
     out = tmp_path / "adapted"
     own = ("--bundle", source.path, "--signer", source.signer)
     fedser("adapt", "--data", speech, "--method", "shot", "--no-guard", "--epochs", 1, *own, "--out", out)
@@ -190,6 +194,16 @@ def test_a_site_stops_at_trap_units_of_a_trained_layer(provided, speech):
         inner.bias.copy_(-torch.linspace(float(peaks[1]), float(peaks[-1]) - 1e-4, len(inner.bias)))
     crafted = firing.layers(data.model, data.x, 0.02)
     assert firing.suspicious(crafted, signed, len(data.x), 0.02, 0.25)
+
+
+def test_settings_among_the_corpora_are_checked(speech, tmp_path):
+    for word, told in (
+        ("model.rnak=2", "did you mean 'rank'"),
+        ("train.epochs=no", "epochs"),
+        ("model.layers=99", "48"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            fedser("train", "--corpora", f"tiny={speech}", word, "--out", tmp_path / "none.safetensors")
 
 
 def test_a_header_may_pin_a_digest_and_nothing_else(provided):
