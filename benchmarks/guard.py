@@ -5,9 +5,9 @@
     python benchmarks/guard.py CORPORA RUNS --table rule
     python benchmarks/guard.py CORPORA RUNS --table kept
 
-CORPORA is a folder with emodb, emovo, ravdess and urdu. A run is one source model at one target: every candidate adapts
-to all utterances of the target set. Labels serve for the UAR and for drawing the sets. ``rule`` fits the rule's settings
-on three target corpora and tells what they do on the fourth, which is how the shipped values are justified.
+CORPORA is a folder with emodb, emovo, ravdess and urdu. A run is one source model at one target: every candidate
+adapts to all utterances of the target set. Labels serve for the UAR and for drawing the sets. ``rule`` fits the rule's
+settings on three target corpora and tells what they do on the fourth: so the shipped values were justified.
 """
 
 from __future__ import annotations

@@ -8,7 +8,11 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+
+from fedser.adapt.guard import CANDIDATES, DEFAULT
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -37,6 +41,7 @@ def test_metrics_count_the_emotions_of_the_site(adapted: Path, speech: Path) -> 
         ("--classes", ",", "No emotion"),
         ("--classes", "anger,grumpiness", "grumpiness"),
         ("--unknown-below", "nan", "confidence"),
+        ("--option", "temperature=0.1", "--method"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_any_work(
@@ -76,3 +81,51 @@ def test_a_cut_adapted_model_is_named_and_the_site_told_to_adapt_again(
     error = json.loads(done.stdout)["error"]
     assert "cut.safetensors" in error["message"]
     assert error["hint"] == "Adapt again."
+
+
+def test_the_guard_is_on_and_tells_what_it_chose_and_why(
+    fedser: Run, speech: Path, signed: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    bundle = ("--bundle", signed.path, "--signer", signed.signer)
+    done = fedser("adapt", *bundle, "--data", speech, "--epochs", 2, "--out", out, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    printed, results = json.loads(done.stdout), json.loads((out / "results.json").read_text())
+    guard = results["guard"]
+    assert tuple(guard["scores"]) == tuple(guard["uar"]) == CANDIDATES
+    assert guard["chosen"] in CANDIDATES
+    assert results["method"] == printed["method"] == printed["guard"]["chosen"] == guard["chosen"]
+    assert results["metrics"]["uar"] == pytest.approx(guard["uar"][guard["chosen"]])
+    assert results["metrics"]["source_uar"] == pytest.approx(guard["uar"]["source"])
+    assert printed["guard"]["reason"] == guard["reason"]
+    page = (out / "report.html").read_text()
+    assert "The guard" in page
+    assert "predictability" in page
+
+
+def test_with_a_method_the_guard_decides_between_it_and_the_source_and_can_be_switched_off(
+    fedser: Run, speech: Path, signed: Any, tmp_path: Path
+) -> None:
+    bundle = ("--bundle", signed.path, "--signer", signed.signer)
+    arguments = ("adapt", *bundle, "--data", speech, "--epochs", 1, "--out", tmp_path / "out")
+    done = fedser(*arguments, "--method", "aad", "--option", "decay=2")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["guard"]["scores"]) == ["source", "aad"]
+    assert f"guard: chose {results['guard']['chosen']} of source, aad." in done.stdout
+    for method, used in (("aad", "aad"), (None, DEFAULT)):
+        done = fedser(*arguments, *(("--method", method) if method else ()), "--no-guard")
+        assert done.returncode == 0, done.stderr
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert (results["guard"], results["method"]) == (None, used)
+        assert "guard: " not in done.stdout
+
+
+def test_recordings_without_speech_keep_the_source(fedser: Run, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(30):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * draw.standard_normal(8000), 16_000)
+    done = fedser("adapt", "--data", tmp_path, "--method", "shot", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "guard: chose source of source, shot. The recordings are unlike the source's speech" in done.stdout
+    assert "was kept for 30 utterances" in (tmp_path / "out" / "report.html").read_text()
