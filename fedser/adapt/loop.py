@@ -100,7 +100,7 @@ def adapt(
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
             # 2. Once an epoch, methods with pseudo-labels make them from a full pass.
             if method.refreshes and (step % per_epoch == 0 or step == start):
-                targets = method.refresh(*outputs(model, x, class_mask))
+                targets = method.refresh(x, *outputs(model, x, class_mask))
 
             # 3. Forward, with noise on the input, batch statistics and dropout; absent classes are masked.
             index = rows.to(device)

@@ -100,8 +100,14 @@ class Gradient(Method):
         """Names of the parameters to adapt: by default all but the classifier head."""
         return tuple(name for name in model.adaptable() if not name.startswith("head."))
 
-    def refresh(self, b: Tensor, p: Tensor) -> Tensor:
-        """Per-utterance targets [N, …] from a full pass (b [N, d], p [N, C]); see ``Batch.targets``."""
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+        """Per-utterance targets [N, …] from a full pass; see ``Batch.targets``.
+
+        Args:
+            x: normalised features [N, \\*shape].
+            b: their bottleneck outputs [N, d].
+            p: their class probabilities [N, C].
+        """
         raise TypeError(f"{type(self).__name__} sets refreshes but has no refresh")
 
     @abstractmethod

@@ -9,6 +9,7 @@ from fedser.adapt.aad import Aad
 from fedser.adapt.bn import Bn
 from fedser.adapt.dine import Dine
 from fedser.adapt.ecan import Ecan
+from fedser.adapt.fedser import Fedser
 from fedser.adapt.gsfda import Gsfda
 from fedser.adapt.logreg import Logreg
 from fedser.adapt.logreg_self import LogregSelf
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "logreg": Logreg,
     "logreg_self": LogregSelf,
     "ecan": Ecan,
+    "fedser": Fedser,
 }
 
 

@@ -103,9 +103,9 @@ class Taught(Gradient):
         """As the method says."""
         return self._method.trainable(model)
 
-    def refresh(self, b: Tensor, p: Tensor) -> Tensor:
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
         """As the method says."""
-        return self._method.refresh(b, p)
+        return self._method.refresh(x, b, p)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The method's parts and the peer's."""

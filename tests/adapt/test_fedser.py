@@ -1,0 +1,129 @@
+"""The toolkit's own method: its parts against slow loops, and what it does to a shifted problem."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+from fedser import compute
+from fedser.adapt import Schedule, adapt, make
+from fedser.adapt.balance import balance
+from fedser.adapt.bank import Bank
+from fedser.adapt.fedser import view
+from fedser.adapt.method import Batch
+
+
+def draw(*shape: int, name: str = "fedser") -> torch.Tensor:
+    return torch.randn(*shape, generator=compute.generator(name, *shape))
+
+
+def a_batch(progress: float, targets: torch.Tensor | None) -> Batch:
+    b, logits, index = draw(6, 5), draw(6, 3), torch.tensor([0, 2, 3, 5, 7, 9])
+    bank = Bank(draw(12, 5, name="bank"), draw(12, 3, name="scores").softmax(dim=1))
+    f, p = functional.normalize(b, dim=1), logits.softmax(dim=1)
+    bank.update(index, f, p)
+    return Batch(index, b, f, p, logits, bank, targets, progress)
+
+
+def slow(batch: Batch, fade: float) -> dict[str, float]:
+    """The settings' formula with loops, with the default weights."""
+    f, p, bank, size = batch.f, batch.p, batch.bank, len(batch.index)
+    out = dict.fromkeys(("attraction", "dispersion", "neighbour", "supervised", "view"), 0.0)
+    labels = [int(row.argmax()) for row in batch.targets] if batch.targets is not None else []
+    for i, row in enumerate(batch.index.tolist()):
+        near = sorted((k for k in range(12) if k != row), key=lambda k: -float(f[i] @ bank.features[k]))[:5]
+        out["attraction"] -= sum(float(p[i] @ bank.scores[k]) for k in near) / size
+        out["dispersion"] += fade * sum(float(p[i] @ p[j]) for j in range(size) if j != i) / size
+        below = math.log(sum(math.exp(float(f[i] @ bank.features[k]) / 0.2) for k in range(12) if k != row))
+        out["neighbour"] += sum(below - float(f[i] @ bank.features[k]) / 0.2 for k in near) / len(near) / size
+        if labels:
+            below = math.log(sum(math.exp(float(f[i] @ f[j]) / 0.2) for j in range(size) if j != i))
+            same = [j for j in range(size) if j != i and labels[j] == labels[i]]
+            if same:
+                each = sum(below - float(f[i] @ f[j]) / 0.2 for j in same) / len(same)
+                out["supervised"] += 0.5 * each / sum(labels.count(k) > 1 for k in labels)
+            t = batch.targets[i]
+            out["view"] += 3.0 * sum(float(t[c] * (t[c].log() - p[i, c].log())) for c in range(3)) / size
+    return out
+
+
+def test_every_term_equals_a_slow_loop() -> None:
+    targets = draw(6, 3, name="targets").softmax(dim=1)
+    batch = a_batch(0.5, targets)
+    found = {name: float(value) for name, value in make("fedser").loss(batch).items()}
+    assert found == pytest.approx(slow(batch, fade=1 / 6), abs=1e-5)
+
+
+def test_the_linear_view_waits_for_its_share_of_the_schedule() -> None:
+    targets = draw(6, 3, name="targets").softmax(dim=1)
+    early = make("fedser").loss(a_batch(0.29, targets))
+    assert set(early) == {"attraction", "dispersion", "neighbour"}
+    assert set(make("fedser").loss(a_batch(0.3, targets))) == {*early, "view", "supervised"}
+    bare = make("fedser", {"view_weight": 0.0, "supervised_weight": 0.0, "neighbour_weight": 0.0})
+    assert set(bare.loss(a_batch(0.9, targets))) == {"attraction", "dispersion"}
+
+
+def test_without_the_view_and_the_contrast_it_is_aad() -> None:
+    batch = a_batch(0.4, None)
+    bare = make("fedser", {"view_weight": 0.0, "supervised_weight": 0.0, "neighbour_weight": 0.0})
+    assert {k: float(v) for k, v in bare.loss(batch).items()} == {
+        k: float(v) for k, v in make("aad").loss(batch).items()
+    }
+
+
+def test_the_view_is_logistic_regression_on_the_balanced_answers() -> None:
+    x, p = draw(60, 4), draw(60, 3, name="p").softmax(dim=1)
+    labels = balance(p, 0.5).argmax(dim=1)
+    peer = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000).fit(x.double(), labels)
+    found = make("fedser").refresh(x, draw(60, 5), p)
+    assert torch.allclose(found, torch.from_numpy(peer.predict_proba(x.double())).float(), atol=1e-5)
+
+
+def test_one_predicted_class_leaves_nothing_to_fit() -> None:
+    p = torch.tensor([[1.0, 0.0]]).repeat(8, 1)  # the other class is absent
+    assert make("fedser").refresh(draw(8, 4), draw(8, 5), p) is p
+
+
+def test_balance_keeps_rows_and_moves_shares_to_their_aim() -> None:
+    p = (draw(400, 4) + torch.tensor([2.0, 0.0, 0.0, -1.0])).softmax(dim=1)
+    even = balance(p, 1.0)
+    assert torch.allclose(even.sum(dim=1), torch.ones(400), atol=1e-5)
+    assert torch.allclose(even.mean(dim=0), torch.full((4,), 0.25), atol=1e-3)
+    half = balance(p, 0.5).mean(dim=0)
+    assert torch.allclose(half, (p.mean(dim=0) + 0.25) / 2, atol=1e-3)
+    assert torch.allclose(balance(p, 0.0), p, atol=1e-5)
+
+
+def test_balance_leaves_absent_classes_absent() -> None:
+    p = torch.cat([draw(30, 2).softmax(dim=1), torch.zeros(30, 1)], dim=1)
+    found = balance(p, 1.0)
+    assert torch.equal(found[:, 2], torch.zeros(30))
+    assert torch.allclose(found.mean(dim=0), torch.tensor([0.5, 0.5, 0.0]), atol=1e-3)
+
+
+def test_what_the_view_sees() -> None:
+    assert torch.equal(view(draw(3, 7), draw(3, 2)), draw(3, 7))
+    spectrogram = draw(3, 4, 9)
+    seen = view(spectrogram, draw(3, 2))
+    assert seen.shape == (3, 8)
+    assert float(seen[1, 2]) == pytest.approx(sum(spectrogram[1, 2].tolist()) / 9, abs=1e-6)
+    long = view(torch.zeros(3, 16000), draw(3, 2))
+    assert torch.allclose(long.norm(dim=1), torch.ones(3))
+
+
+def test_it_undoes_a_shift(shifted) -> None:
+    schedule = Schedule(epochs=20, learning_rate=2e-2, batch_size=32)
+    before = shifted.accuracy(shifted.model)
+    after = shifted.accuracy(adapt(shifted.model, shifted.x, make("fedser"), schedule, seed=0).model)
+    assert after > max(before + 0.05, 0.9)
+
+
+def test_absent_classes_stay_absent(shifted) -> None:
+    mask = torch.tensor([True, True, False])
+    found = adapt(shifted.model, shifted.x, make("fedser"), Schedule(epochs=3), seed=0, class_mask=mask)
+    assert found.steps == 6
+    assert all(bool(p.isfinite().all()) for p in found.model.parameters())
