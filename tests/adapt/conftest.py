@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from fedser import compute
+from fedser.adapt import Bank, Batch
 from fedser.models import EmotionClassifier, ModelSettings, initialise
 
 CLASSES = ("anger", "fear", "sadness")
@@ -55,3 +57,23 @@ def shifted() -> Shifted:
             adam.step()
     model.eval()
     return Shifted(model, *clusters(150, 0.4, seed=1))
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> Callable[..., Batch]:
+    """Makes one step of a made-up site in double precision: 5 dimensions, the bank already holds the batch."""
+
+    def make(count: int, rows: int, classes: int, seed: int, targets: torch.Tensor | None = None) -> Batch:
+        rng = compute.generator("batch", seed)
+        bank = Bank(
+            torch.randn(rows, 5, generator=rng, dtype=torch.float64),
+            torch.randn(rows, classes, generator=rng, dtype=torch.float64).mul(2).softmax(dim=1),
+        )
+        index = torch.randperm(rows, generator=rng)[:count]
+        b = torch.randn(count, 5, generator=rng, dtype=torch.float64)
+        logits = torch.randn(count, classes, generator=rng, dtype=torch.float64)
+        f, p = b / b.norm(dim=1, keepdim=True), logits.softmax(dim=1)
+        bank.update(index, f, p)
+        return Batch(index, b, f, p, logits, bank, targets, 0.0)
+
+    return make

@@ -5,24 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 
-from fedser import compute
-from fedser.adapt import Bank, Batch, make
-
-
-def batch_of(count: int, rows: int, classes: int, seed: int) -> Batch:
-    rng = compute.generator("ecan", seed)
-    bank = Bank(
-        torch.randn(rows, 5, generator=rng, dtype=torch.float64),
-        torch.randn(rows, classes, generator=rng, dtype=torch.float64).mul(2).softmax(dim=1),
-    )
-    index = torch.randperm(rows, generator=rng)[:count]
-    b = torch.randn(count, 5, generator=rng, dtype=torch.float64)
-    logits = torch.randn(count, classes, generator=rng, dtype=torch.float64)
-    f, p = b / b.norm(dim=1, keepdim=True), logits.softmax(dim=1)
-    bank.update(index, f, p)
-    return Batch(index, b, f, p, logits, bank, None, 0.0)
+from fedser.adapt import Batch, make
 
 
 def slow_ecan(batch: Batch, tau: float, count: int, denominator: str) -> dict[str, float]:
@@ -57,7 +41,7 @@ def slow_ecan(batch: Batch, tau: float, count: int, denominator: str) -> dict[st
 
 @pytest.mark.parametrize("denominator", ["bank", "batch"])
 @pytest.mark.parametrize("seed", range(5))
-def test_loss_equals_the_loop(denominator, seed):
+def test_loss_equals_the_loop(batch_of, denominator, seed):
     batch = batch_of(6, 11, 3, seed)
     weights = {"neighbour_weight": 0.7, "supervised_weight": 1.3, "diversity_weight": 0.9}
     method = make("ecan", {"temperature": 0.2, "neighbours": 4, "denominator": denominator} | weights)

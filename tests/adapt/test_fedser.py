@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch.nn import functional
 
 from fedser import compute
 from fedser.adapt import Schedule, adapt, make
 from fedser.adapt.balance import balance
-from fedser.adapt.bank import Bank
 from fedser.adapt.fedser import view
 from fedser.adapt.method import Batch
 
 
 def draw(*shape: int, name: str = "fedser") -> torch.Tensor:
     return torch.randn(*shape, generator=compute.generator(name, *shape))
-
-
-def a_batch(progress: float, targets: torch.Tensor | None) -> Batch:
-    b, logits, index = draw(6, 5), draw(6, 3), torch.tensor([0, 2, 3, 5, 7, 9])
-    bank = Bank(draw(12, 5, name="bank"), draw(12, 3, name="scores").softmax(dim=1))
-    f, p = functional.normalize(b, dim=1), logits.softmax(dim=1)
-    bank.update(index, f, p)
-    return Batch(index, b, f, p, logits, bank, targets, progress)
 
 
 def slow(batch: Batch, fade: float) -> dict[str, float]:
@@ -51,24 +42,27 @@ def slow(batch: Batch, fade: float) -> dict[str, float]:
     return out
 
 
-def test_every_term_equals_a_slow_loop() -> None:
-    targets = draw(6, 3, name="targets").softmax(dim=1)
-    batch = a_batch(0.5, targets)
+def targets_of(count: int) -> torch.Tensor:
+    return draw(count, 3, name="targets").double().softmax(dim=1)
+
+
+def test_every_term_equals_a_slow_loop(batch_of) -> None:
+    batch = replace(batch_of(6, 12, 3, 0, targets_of(6)), progress=0.5)
     found = {name: float(value) for name, value in make("fedser").loss(batch).items()}
     assert found == pytest.approx(slow(batch, fade=1 / 6), abs=1e-5)
 
 
-def test_the_linear_view_waits_for_its_share_of_the_schedule() -> None:
-    targets = draw(6, 3, name="targets").softmax(dim=1)
-    early = make("fedser").loss(a_batch(0.29, targets))
+def test_the_linear_view_waits_for_its_share_of_the_schedule(batch_of) -> None:
+    batch = batch_of(6, 12, 3, 0, targets_of(6))
+    early = make("fedser").loss(replace(batch, progress=0.29))
     assert set(early) == {"attraction", "dispersion", "neighbour"}
-    assert set(make("fedser").loss(a_batch(0.3, targets))) == {*early, "view", "supervised"}
+    assert set(make("fedser").loss(replace(batch, progress=0.3))) == {*early, "view", "supervised"}
     bare = make("fedser", {"view_weight": 0.0, "supervised_weight": 0.0, "neighbour_weight": 0.0})
-    assert set(bare.loss(a_batch(0.9, targets))) == {"attraction", "dispersion"}
+    assert set(bare.loss(replace(batch, progress=0.9))) == {"attraction", "dispersion"}
 
 
-def test_without_the_view_and_the_contrast_it_is_aad() -> None:
-    batch = a_batch(0.4, None)
+def test_without_the_view_and_the_contrast_it_is_aad(batch_of) -> None:
+    batch = replace(batch_of(6, 12, 3, 1), progress=0.4)
     bare = make("fedser", {"view_weight": 0.0, "supervised_weight": 0.0, "neighbour_weight": 0.0})
     assert {k: float(v) for k, v in bare.loss(batch).items()} == {
         k: float(v) for k, v in make("aad").loss(batch).items()

@@ -9,22 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedser import compute
-from fedser.adapt import Bank, Batch, Schedule, adapt, make
-
-
-def batch_of(count: int, rows: int, classes: int, seed: int) -> Batch:
-    rng = compute.generator("gsfda", seed)
-    bank = Bank(
-        torch.randn(rows, 5, generator=rng, dtype=torch.float64),
-        torch.randn(rows, classes, generator=rng, dtype=torch.float64).mul(2).softmax(dim=1),
-    )
-    index = torch.randperm(rows, generator=rng)[:count]
-    b = torch.randn(count, 5, generator=rng, dtype=torch.float64)
-    logits = torch.randn(count, classes, generator=rng, dtype=torch.float64)
-    f, p = b / b.norm(dim=1, keepdim=True), logits.softmax(dim=1)
-    bank.update(index, f, p)
-    return Batch(index, b, f, p, logits, bank, None, 0.0)
+from fedser.adapt import Schedule, adapt, make
 
 
 @settings(max_examples=30, deadline=None)
@@ -35,7 +20,7 @@ def batch_of(count: int, rows: int, classes: int, seed: int) -> Batch:
     classes=st.integers(1, 4),
     near=st.integers(1, 12),
 )
-def test_loss_equals_the_loop(seed, rows, share, classes, near):
+def test_loss_equals_the_loop(batch_of, seed, rows, share, classes, near):
     seen = batch_of(max(1, round(share * rows)), rows, classes, seed)
     big_f, big_s, p = seen.bank.features.tolist(), seen.bank.scores.tolist(), seen.p.tolist()
 

@@ -9,22 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedser import compute
 from fedser.adapt import Bank, Batch, Schedule, adapt, make
-
-
-def batch_of(count: int, rows: int, classes: int, seed: int) -> Batch:
-    rng = compute.generator("nrc", seed)
-    bank = Bank(
-        torch.randn(rows, 3, generator=rng, dtype=torch.float64),
-        torch.randn(rows, classes, generator=rng, dtype=torch.float64).mul(2).softmax(dim=1),
-    )
-    index = torch.randperm(rows, generator=rng)[:count]
-    b = torch.randn(count, 3, generator=rng, dtype=torch.float64)
-    logits = torch.randn(count, classes, generator=rng, dtype=torch.float64)
-    f, p = b / b.norm(dim=1, keepdim=True), logits.softmax(dim=1)
-    bank.update(index, f, p)
-    return Batch(index, b, f, p, logits, bank, None, 0.0)
 
 
 def slow_nrc(batch: Batch, near: int, expanded: int, weak: float) -> dict[str, float]:
@@ -59,7 +44,7 @@ def slow_nrc(batch: Batch, near: int, expanded: int, weak: float) -> dict[str, f
     expanded=st.integers(1, 6),
     weak=st.floats(0.0, 1.0),
 )
-def test_loss_equals_the_loop(seed, rows, share, classes, near, expanded, weak):
+def test_loss_equals_the_loop(batch_of, seed, rows, share, classes, near, expanded, weak):
     seen = batch_of(max(1, round(share * rows)), rows, classes, seed)
     expected = slow_nrc(seen, near, expanded, weak)
     found = make("nrc", {"neighbours": near, "expanded": expanded, "affinity": weak}).loss(seen)
@@ -68,7 +53,7 @@ def test_loss_equals_the_loop(seed, rows, share, classes, near, expanded, weak):
         assert found[name].item() == pytest.approx(value, rel=1e-6, abs=1e-9)
 
 
-def test_reciprocal_neighbours_keep_their_full_affinity():
+def test_reciprocal_neighbours_keep_their_full_affinity(batch_of):
     """One public script fills the affinities with the weak one through a view: the loop must notice that."""
     seen = batch_of(6, 12, 3, seed=1)
     overwritten = {"neighbours": 0.1 * slow_nrc(seen, 4, 3, 1.0)["neighbours"]}
