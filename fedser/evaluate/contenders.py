@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule, adapt, make, probabilities
+from fedser.adapt.fedser import Fedser
 from fedser.adapt.method import Gradient
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
@@ -126,7 +127,7 @@ class Seed:
         mask, linear = self.sites[0].data.class_mask, self.source.linear
         own = self.settings.federation
         work = own.peer.work()
-        if work is None or linear is None:
+        if work is None or linear is None or isinstance(self.method, Fedser):  # which has a view of its own
             return adapt(self.source.model, x, self.method, schedule, seed=seed, linear=linear, class_mask=mask).model
         pupil, rounds = Pupil(copy.deepcopy(self.source.model), linear.weight), min(own.rounds, steps)
         for number in range(rounds):

@@ -6,7 +6,8 @@ sites' refits comes near the refit on all data, which no site could make alone:
 
 1. The joint peer labels the site's utterances; its answers are balanced (Cuturi 2013, Sinkhorn's iterations, to a
    prior between the site's own mean answer and the uniform one) and made hard.
-2. The network adapts by its own method plus weight · CE(labels, p).
+2. The network adapts by its own method plus weight · CE(labels, p); the toolkit's own method, which has a linear
+   view of its site already, takes the joint peer's answers in its place instead.
 3. The network's balanced answers are the labels of the peer's refit: some steps of Nesterov's accelerated gradient
    on class-balanced cross-entropy + penalty/2 · ‖W − W_published‖², from the joint W on. Biases stay as published.
 4. The change of W, [C, D], travels with the network's update and is averaged.
@@ -30,6 +31,7 @@ from torch.nn import functional
 
 from fedser import compute
 from fedser.adapt import Method, Schedule, adapt, probabilities
+from fedser.adapt.fedser import Fedser
 from fedser.adapt.method import Batch, Gradient
 from fedser.config import Settings
 from fedser.errors import ConfigError
@@ -47,7 +49,8 @@ class PeerSettings(Settings):
     """The linear peer that sites share.
 
     Attributes:
-        weight: of the network's cross-entropy to the peer's labels; 0 shares no peer.
+        weight: of the network's cross-entropy to the peer's labels; 0 shares no peer. The method ``fedser`` has a
+            weight of its own for its view, which the peer then is.
         penalty: of the peer's distance from the published one, an utterance.
         steps: of one refit.
         balance: how far the labels' class shares are pulled from the site's mean answer (0) to equal shares (1).
@@ -111,6 +114,36 @@ class Taught(Gradient):
         """The method's parts and the peer's."""
         labels = self._labels.to(batch.logits.device)[batch.index]
         return {**self._method.loss(batch), "peer": self._weight * functional.cross_entropy(batch.logits, labels)}
+
+
+class SharedView(Fedser):
+    """The toolkit's own method with the shared peer in the place of its view of the site alone.
+
+    Args:
+        method: whose settings it keeps.
+        answers: the peer's class probabilities of the site's utterances [N, C].
+    """
+
+    def __init__(self, method: Fedser, answers: Tensor) -> None:
+        super().__init__(method.settings)
+        self._answers = answers
+
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+        """The peer's answers, as the order brought it."""
+        return self._answers
+
+
+def taught(method: Gradient, answers: Tensor, work: PeerWork) -> Gradient:
+    """A method that follows the peer: in its own way where it has one, else by one more term.
+
+    Args:
+        method: the network's own.
+        answers: the peer's class probabilities of the site's utterances [N, C].
+        work: see :class:`PeerSettings`.
+    """
+    if isinstance(method, Fedser):
+        return SharedView(method, answers)
+    return Taught(method, labels_of(answers, work.balance), work.weight)
 
 
 def labels_of(p: Tensor, balance: float) -> Tensor:
@@ -222,11 +255,11 @@ def study(
         raise ConfigError(f"The method {method.name} trains nothing that a peer could teach.", "Choose another.")
     peer = copy.deepcopy(published)
     peer.weight.data = pupil.weight.to(peer.weight)
-    labels = labels_of(probabilities(peer.to(x.device), x, class_mask=class_mask), work.balance)
+    answers = probabilities(peer.to(x.device), x, class_mask=class_mask)
     result = adapt(
         pupil.model,
         x,
-        Taught(method, labels, work.weight),
+        taught(method, answers, work),
         schedule,
         seed=seed,
         linear=published,
@@ -238,6 +271,6 @@ def study(
     )
     model: EmotionClassifier = result.model  # type: ignore[assignment]
     settle(model, x)
-    answers = labels_of(probabilities(model, x, class_mask=class_mask), work.balance)
+    labels = labels_of(probabilities(model, x, class_mask=class_mask), work.balance)
     losses = tuple(entry["loss"] for entry in result.history if "loss" in entry)
-    return replace(pupil, model=model, weight=refit(pupil.weight, published, x, answers, work), losses=losses)
+    return replace(pupil, model=model, weight=refit(pupil.weight, published, x, labels, work), losses=losses)

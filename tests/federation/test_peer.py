@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedser.adapt import Schedule, adapt, make, probabilities
+from fedser.adapt import Bank, Batch, Schedule, adapt, make, probabilities
+from fedser.adapt.fedser import Fedser
 from fedser.adapt.method import Gradient
 from fedser.compute import generator
 from fedser.config import validate
@@ -21,7 +22,7 @@ from fedser.federation import wire
 from fedser.federation.aggregation import AggregationSettings, server_stages
 from fedser.federation.gate import Gate
 from fedser.federation.layout import PEER, elements, unpack
-from fedser.federation.peer import Pupil, Taught, labels_of, layout_of_peer, refit, study
+from fedser.federation.peer import Pupil, Taught, labels_of, layout_of_peer, refit, study, taught
 from fedser.federation.plan import Joining, Plan, beginning_of, plan_of, site_seed
 from fedser.federation.policy import Policy
 from fedser.federation.provider import Provider
@@ -300,3 +301,19 @@ def test_the_gate_knows_the_peers_size() -> None:
     assert limits.elements == sum(p.numel() for p in small_model().parameters()) + 3 * FEATURES
     assert elements(plan.layout) <= limits.elements
     assert isinstance(small_model(), EmotionClassifier)
+
+
+def test_the_toolkits_own_method_takes_the_peer_for_its_view() -> None:
+    local, method = data(1), make("fedser")
+    assert isinstance(method, Fedser)
+    answers = probabilities(published(), local.x)
+    shared = taught(method, answers, WORK)
+    assert isinstance(shared, Fedser)
+    assert torch.equal(shared.refresh(local.x, local.x, answers * 0), answers)
+    assert shared.settings == method.settings
+    b = torch.randn(40, 4, generator=generator("peer", "b"))
+    f, logits = functional.normalize(b, dim=1), published()(local.x).detach()
+    rows = torch.arange(40)
+    batch = Batch(rows, b, f, logits.softmax(dim=1), logits, Bank(b, logits.softmax(dim=1)), answers, 0.5)
+    assert {k: float(v) for k, v in shared.loss(batch).items()} == {k: float(v) for k, v in method.loss(batch).items()}
+    assert isinstance(taught(make("aad"), answers, WORK), Taught)  # type: ignore[arg-type]
