@@ -46,16 +46,18 @@ class GuardSettings(Settings):
             are no speech that the source knows (:func:`fedser.adapt.scores.distance`).
         strangest: the same for how features go together (:func:`fedser.adapt.scores.variance_shift`).
         margin: weight of the prototype margin against the predictability, see :func:`worth`.
-        company: weight of all candidates' mean worth against that of the best one.
+        company: weight of the other candidates' mean worth against that of the best one.
         least: evidence below which the source is kept, times √N: few utterances have to say it more clearly.
+        most_changed: share of the source's answers that a candidate may change; above it, clusters swap emotions.
     """
 
     fewest: int = Field(default=30, ge=2)
     farthest: float = Field(default=1.8, gt=0)
     strangest: float = Field(default=0.58, gt=0)
     margin: float = Field(default=0.5, ge=0)
-    company: float = Field(default=2.0, ge=0)
+    company: float = Field(default=4.0, ge=0)
     least: float = Field(default=0.1, ge=0)
+    most_changed: float = Field(default=0.4, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def decide(
 ) -> tuple[str, str]:
     """The rule on scores alone: the chosen candidate's name, and one sentence why.
 
-    The evidence weighs the best candidate's worth with the mean of all: where adapting by any method makes answers
-    follow the recordings, the best of them is no accident.
+    The evidence weighs the best candidate's worth with the mean of the others': where adapting by any method makes
+    answers follow the recordings, the best of them is no accident.
 
     Args:
         told: candidate → score → value, with ``source`` among the candidates.
@@ -135,10 +137,14 @@ def decide(
         settings: the guard's.
     """
     gains = {name: worth(row, told["source"], settings) for name, row in told.items() if name != "source"}
+    fit = [name for name in gains if told[name]["changed"] <= settings.most_changed]
     if not gains:
         return "source", "There is no other candidate."
-    best = max(gains, key=lambda name: gains[name])
-    evidence = (gains[best] + settings.company * fmean(gains.values())) / (1 + settings.company)
+    if not fit:
+        return "source", f"Adapting changed more than {100 * settings.most_changed:.0f} % of the source's answers."
+    best = max(fit, key=lambda name: gains[name])
+    others = fmean([gain for name, gain in gains.items() if name != best] or [gains[best]])
+    evidence = (gains[best] + settings.company * others) / (1 + settings.company)
     needed = settings.least / math.sqrt(utterances)
     weighed = f"(evidence {evidence:+.3f}, needed {needed:+.3f})"
     if evidence <= needed:

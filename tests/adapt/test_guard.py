@@ -11,7 +11,7 @@ import torch
 from fedser import compute
 from fedser.adapt import METHODS, guard, make, scores
 from fedser.adapt.candidates import Candidate, candidate, source_of, table
-from fedser.adapt.guard import CANDIDATES, DEFAULT, Choice, GuardSettings, adapt_guarded, choose
+from fedser.adapt.guard import CANDIDATES, DEFAULT, Choice, GuardSettings, adapt_guarded, choose, decide
 from fedser.adapt.schedule import Schedule
 from fedser.errors import UsageError
 from fedser.models import LinearClassifier
@@ -32,7 +32,7 @@ def everyone(shifted: Shifted) -> list[Candidate]:
 
 
 def test_the_rule_is_the_one_that_is_written_down(shifted: Shifted, everyone: list[Candidate]) -> None:
-    settings = GuardSettings(strangest=9, least=0.2, company=3, margin=0.25)
+    settings = GuardSettings(strangest=9, least=0.2, company=3, margin=0.25, most_changed=1)
     choice = choose(everyone, shifted.x, settings=settings)
     hat, base = scores.ridge_hat(shifted.x), everyone[0].embedding
     assert base is not None
@@ -42,19 +42,38 @@ def test_the_rule_is_the_one_that_is_written_down(shifted: Shifted, everyone: li
         margin -= scores.prototype_margin(base, everyone[0].probabilities)
         assert choice.scores[each.name]["worth"] == pytest.approx(gain - 0.25 * margin)
     right, wrong = (choice.scores[name]["worth"] for name in ("right", "wrong"))
-    evidence = (right + 3 * (right + wrong) / 2) / 4
+    evidence = (right + 3 * wrong) / 4
     assert (choice.name == "right") == (evidence > 0.2 / math.sqrt(len(shifted.x)))
     assert f"{evidence:+.3f}" in choice.reason
 
 
 def test_it_tells_the_right_answers_from_guesses(shifted: Shifted, everyone: list[Candidate]) -> None:
-    settings = GuardSettings(strangest=9)
+    settings = GuardSettings(strangest=9, most_changed=1, company=0)
     source, right, wrong = everyone
     assert choose([source, right], shifted.x, settings=settings).name == "right"
     assert choose([source, wrong], shifted.x, settings=settings).name == "source"
     assert choose([source], shifted.x, settings=settings).name == "source"
     table = choose(everyone, shifted.x, settings=settings).scores
     assert table["right"]["worth"] > table["source"]["worth"] == 0 > table["wrong"]["worth"]
+
+
+def row(predictability: float, changed: float = 0.2) -> dict[str, float]:
+    return {"predictability": predictability, "prototype_margin": 0.3, "changed": changed}
+
+
+def test_the_others_have_a_say_and_swapped_clusters_have_none() -> None:
+    source, settings = row(0.4, changed=0), GuardSettings(company=4, least=0, most_changed=0.4)
+    assert decide({"source": source, "a": row(0.5), "b": row(0.39)}, 100, settings)[0] == "a"
+    assert decide({"source": source, "a": row(0.5), "b": row(0.37)}, 100, settings)[0] == "source"
+    assert decide({"source": source, "a": row(0.5, changed=0.41), "b": row(0.43)}, 100, settings)[0] == "b"
+    name, reason = decide({"source": source, "a": row(0.5, changed=0.41)}, 100, settings)
+    assert (name, reason) == ("source", "Adapting changed more than 40 % of the source's answers.")
+
+
+def test_few_utterances_have_to_say_it_more_clearly() -> None:
+    told, settings = {"source": row(0.4, changed=0), "a": row(0.41)}, GuardSettings(least=0.1)
+    assert decide(told, 99, settings)[0] == "source"
+    assert decide(told, 101, settings)[0] == "a"
 
 
 @pytest.mark.parametrize(

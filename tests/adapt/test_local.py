@@ -20,7 +20,7 @@ from fedser.bundle import Bundle
 from fedser.errors import UsageError
 
 CPU = torch.device("cpu")
-OPEN = GuardSettings(fewest=2, farthest=99, strangest=99, least=0)
+OPEN = GuardSettings(fewest=2, farthest=99, strangest=99, least=0, most_changed=1)
 
 
 @pytest.fixture(scope="module")
