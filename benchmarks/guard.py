@@ -16,7 +16,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -157,20 +157,20 @@ def gain(run: Run, name: str) -> float:
 
 def harmful(run: Run) -> bool:
     """Whether a run belongs to the harm set."""
-    return run["setting"] != "ordinary"
+    return bool(run["setting"] != "ordinary")
 
 
 def table_scores(runs: Sequence[Run]) -> None:
     """Rank correlation of each score's change with the change in UAR, over all candidates and runs."""
     whole = [run for run in runs if "scores" in run]
-    parts: dict[str, Callable[[Run], bool]] = {"all": lambda run: True}
-    parts |= {name: (lambda run, name=name: run["setting"] == name) for name in SETTINGS if name != "small"}
-    parts |= {f"→ {name}": (lambda run, name=name: run["target"] == name) for name in CORPORA}
+    parts = {"all": whole}
+    parts |= {name: [run for run in whole if run["setting"] == name] for name in SETTINGS if name != "small"}
+    parts |= {f"→ {name}": [run for run in whole if run["target"] == name] for name in CORPORA}
     print("| score | " + " | ".join(parts) + " |\n" + "|---" * (len(parts) + 1) + "|")
     for score in whole[0]["scores"]["source"]:
         cells = []
-        for within in parts.values():
-            picked = [(run, name) for run in whole if within(run) for name in CANDIDATES[1:]]
+        for part in parts.values():
+            picked = [(run, name) for run in part for name in CANDIDATES[1:]]
             change = [run["scores"][name][score] - run["scores"]["source"][score] for run, name in picked]
             cells.append(f"{spearmanr(change, [gain(run, name) for run, name in picked]).statistic:+.2f}")
         print(f"| {score} | " + " | ".join(cells) + " |")
@@ -181,15 +181,16 @@ def table_rule(runs: Sequence[Run]) -> None:
     whole = [run for run in runs if "scores" in run]
     grid = [
         GuardSettings(margin=margin, company=company, least=least)
-        for margin, company, least in itertools.product((0, 0.3, 0.5, 0.7), (0, 1, 2, 4), (0, 0.1, 0.2, 0.4, 0.8))
+        for margin, company, least in itertools.product((0, 0.5, 1), (0, 1, 4), (0, 0.1, 0.3))
     ]
     gains = {settings: [gain(run, by(settings, run)) for run in whole] for settings in grid}
-    # A run of the harm set weighs a fifth: there are five such settings for the ordinary one.
-    weights = [1 / (len(SETTINGS) - 1) if harmful(run) else 1.0 for run in whole]
+    # A run of the harm set weighs a quarter, as there are four such settings; losses beyond a point count twice.
+    weights = [0.25 if harmful(run) else 1.0 for run in whole]
+    use = {s: [w * (g + min(0.0, g + 1)) for w, g in zip(weights, found, strict=True)] for s, found in gains.items()}
     left: dict[int, str] = {}
     for target in CORPORA:
         known = [i for i, run in enumerate(whole) if run["target"] != target]
-        best = max(grid, key=lambda settings: sum(weights[i] * gains[settings][i] for i in known))
+        best = max(grid, key=lambda settings: sum(use[settings][i] for i in known))
         print(f"without {target}: margin {best.margin:g}, company {best.company:g}, least {best.least:g}")
         left |= {i: by(best, run) for i, run in enumerate(whole) if run["target"] == target}
     lines(whole, {"fitted without the target": [left[i] for i in range(len(whole))]})
