@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule, adapt, make, probabilities
-from fedser.adapt.fedser import Fedser
 from fedser.adapt.method import Gradient
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
@@ -25,8 +24,8 @@ from fedser.evaluate.world import (
     local_steps,
     source_model,
 )
-from fedser.federation.layout import network
-from fedser.federation.peer import Pupil, study
+from fedser.federation.layout import PEER, network
+from fedser.federation.peer import Pupil, Together, study
 from fedser.federation.plan import site_seed
 from fedser.federation.settle import settle
 from fedser.models import EmotionClassifier
@@ -107,7 +106,7 @@ class Seed:
         return self._federation("personal", self.sites, own.personal_rounds or own.rounds, last)[0]
 
     def _newcomer(self) -> list[nn.Module]:
-        """Each site in turn stays out; the others' model meets it with settled statistics and no training."""
+        """Each site in turn stays out; what the others made meets it with settled statistics and no training."""
         models: list[nn.Module] = []
         for newcomer in self.sites:
             others = [site for site in self.sites if site is not newcomer]
@@ -118,7 +117,11 @@ class Seed:
             model = copy.deepcopy(self.source.model)
             model.load_state_dict({**model.state_dict(), **network(tensors)})
             settle(model, newcomer.data.x)
-            models.append(model)
+            linear = self.source.linear
+            if linear is not None and PEER in tensors:
+                models.append(Together(model, linear, tensors[PEER]))
+            else:
+                models.append(model)
         return models
 
     def _adapted(self, x: Tensor, steps: int, name: str) -> nn.Module:
@@ -127,7 +130,7 @@ class Seed:
         mask, linear = self.sites[0].data.class_mask, self.source.linear
         own = self.settings.federation
         work = own.peer.work()
-        if work is None or linear is None or isinstance(self.method, Fedser):  # which has a view of its own
+        if work is None or linear is None:
             return adapt(self.source.model, x, self.method, schedule, seed=seed, linear=linear, class_mask=mask).model
         pupil, rounds = Pupil(copy.deepcopy(self.source.model), linear.weight), min(own.rounds, steps)
         for number in range(rounds):

@@ -94,7 +94,15 @@ def federate(
         site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex, stages=after[site.name])
         for site in members
     }
-    joining = Joining(rounds, personal_steps, policy.leave, settings.encoding, settings.peer, seed)
+    joining = Joining(
+        rounds=rounds,
+        personal_steps=personal_steps,
+        leave=policy.leave,
+        encoding=settings.encoding,
+        peer=settings.peer,
+        seed=seed,
+        network=settings.network,
+    )
     linear = members[0].data.linear
     own_keys = {name: own.public_hex for name, own in keys.items()}
     plan = plan_of(study, model, linear, method, schedule, joining, own_keys)

@@ -90,6 +90,8 @@ class RoundSettings(Settings):
         encoding: of the updates' values: 4 bytes each (``f32``), 2 (``f16``), or 1 (``i8``, with one scale a tensor).
         peer: the linear peer that sites share; needs ``policy.peer``. The contenders ``alone`` and ``pooled`` then
             follow and refit a peer of their own as often.
+        network: whether the network's weights travel; if not, sites share the peer alone, and a newcomer answers by
+            the source's network and the joint peer together.
     """
 
     rounds: int = Field(default=5, ge=1)
@@ -98,6 +100,7 @@ class RoundSettings(Settings):
     aggregation: AggregationSettings = AggregationSettings()
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
+    network: bool = True
 
 
 class SimulationSettings(Settings):

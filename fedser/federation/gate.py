@@ -139,8 +139,8 @@ class Gate:
 
     def _traps(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
         policy, x = self._policy, self._data.x
-        if len(x) < firing.FEWEST:
-            return None
+        if len(x) < firing.FEWEST or not network(unpack(flat, order.layout)):
+            return None  # a network that stays here carries nothing out
         model = assemble(self._data, beginning(order, state).own, network(unpack(flat, order.layout)))
         settle(model, x)
         found = firing.layers(model, x, policy.trap_few)

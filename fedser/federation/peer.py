@@ -6,8 +6,7 @@ sites' refits comes near the refit on all data, which no site could make alone:
 
 1. The joint peer labels the site's utterances; its answers are balanced (Cuturi 2013, Sinkhorn's iterations, to a
    prior between the site's own mean answer and the uniform one) and made hard.
-2. The network adapts by its own method plus weight · CE(labels, p); the toolkit's own method, which has a linear
-   view of its site already, takes the joint peer's answers in its place instead.
+2. The network adapts by its own method plus weight · CE(labels, p).
 3. The network's balanced answers are the labels of the peer's refit: some steps of Nesterov's accelerated gradient
    on class-balanced cross-entropy + penalty/2 · ‖W − W_published‖², from the joint W on. Biases stay as published.
 4. The change of W, [C, D], travels with the network's update and is averaged.
@@ -26,12 +25,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fedser import compute
 from fedser.adapt import Method, Schedule, adapt, probabilities
-from fedser.adapt.fedser import Fedser
 from fedser.adapt.method import Batch, Gradient
 from fedser.config import Settings
 from fedser.errors import ConfigError
@@ -49,8 +47,7 @@ class PeerSettings(Settings):
     """The linear peer that sites share.
 
     Attributes:
-        weight: of the network's cross-entropy to the peer's labels; 0 shares no peer. The method ``fedser`` has a
-            weight of its own for its view, which the peer then is.
+        weight: of the network's cross-entropy to the peer's labels; 0 shares no peer.
         penalty: of the peer's distance from the published one, an utterance.
         steps: of one refit.
         balance: how far the labels' class shares are pulled from the site's mean answer (0) to equal shares (1).
@@ -106,44 +103,14 @@ class Taught(Gradient):
         """As the method says."""
         return self._method.trainable(model)
 
-    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+    def refresh(self, *seen: Tensor) -> Tensor:
         """As the method says."""
-        return self._method.refresh(x, b, p)
+        return self._method.refresh(*seen)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The method's parts and the peer's."""
         labels = self._labels.to(batch.logits.device)[batch.index]
         return {**self._method.loss(batch), "peer": self._weight * functional.cross_entropy(batch.logits, labels)}
-
-
-class SharedView(Fedser):
-    """The toolkit's own method with the shared peer in the place of its view of the site alone.
-
-    Args:
-        method: whose settings it keeps.
-        answers: the peer's class probabilities of the site's utterances [N, C].
-    """
-
-    def __init__(self, method: Fedser, answers: Tensor) -> None:
-        super().__init__(method.settings)
-        self._answers = answers
-
-    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
-        """The peer's answers, as the order brought it."""
-        return self._answers
-
-
-def taught(method: Gradient, answers: Tensor, work: PeerWork) -> Gradient:
-    """A method that follows the peer: in its own way where it has one, else by one more term.
-
-    Args:
-        method: the network's own.
-        answers: the peer's class probabilities of the site's utterances [N, C].
-        work: see :class:`PeerSettings`.
-    """
-    if isinstance(method, Fedser):
-        return SharedView(method, answers)
-    return Taught(method, labels_of(answers, work.balance), work.weight)
 
 
 def labels_of(p: Tensor, balance: float) -> Tensor:
@@ -207,6 +174,29 @@ def _largest(x: Tensor, each: Tensor) -> float:
     return 1.1 * float(length)
 
 
+class Together(nn.Module):
+    """A network and the joint peer as one classifier: the mean of their probabilities.
+
+    Args:
+        model: features [B, D] to logits [B, C].
+        published: the peer as published; its bias is kept.
+        weight: the joint peer's, [C, D].
+    """
+
+    def __init__(self, model: nn.Module, published: LinearClassifier, weight: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.peer = copy.deepcopy(published)
+        self.peer.weight.data = weight.to(self.peer.weight)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-probabilities [B, C]."""
+        both = self.model(x).softmax(dim=1) + self.peer(x).softmax(dim=1)
+        mean: Tensor = (both / 2).clamp(min=_TINY)
+        return mean.log()
+
+
 @dataclass(frozen=True)
 class Pupil:
     """A network and its peer in the middle of an adaptation.
@@ -259,7 +249,7 @@ def study(
     result = adapt(
         pupil.model,
         x,
-        taught(method, answers, work),
+        Taught(method, labels_of(answers, work.balance), work.weight),
         schedule,
         seed=seed,
         linear=published,

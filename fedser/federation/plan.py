@@ -90,6 +90,7 @@ class Joining:
         encoding: of the updates' values.
         peer: the shared linear peer.
         seed: of the study.
+        network: whether the network's weights travel, or each site keeps its own and shares the peer alone.
     """
 
     rounds: int
@@ -98,6 +99,7 @@ class Joining:
     encoding: Encoding
     peer: PeerSettings
     seed: int
+    network: bool = True
 
 
 def plan_of(
@@ -128,16 +130,15 @@ def plan_of(
     Raises:
         ConfigError: nothing would travel, or the peer is to be shared and there is none.
     """
-    layout = travelling(model, method, Policy(leave=joining.leave))
+    trained = travelling(model, method, Policy(leave=joining.leave))
     joint_steps = (schedule.steps or 0) - joining.personal_steps
-    if not layout or joint_steps < 1:
+    peer = joining.peer.work()
+    if not trained or joint_steps < 1 or (peer is None and not joining.network):
         raise ConfigError(
             "Nothing would travel: the method, 'leave' or the steps leave nothing to join.",
-            "Choose a method that trains, leave=all_but_first, and personal below 1.",
+            "Choose a method that trains, leave=all_but_first, personal below 1, and network=true or peer.weight=3.",
         )
-    peer = joining.peer.work()
-    if peer is not None:
-        layout += layout_of_peer(linear)
+    layout = (trained if joining.network else ()) + (() if peer is None else layout_of_peer(linear))
     return Plan(
         study=study,
         sites=dict(sites or {}),

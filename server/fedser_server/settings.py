@@ -47,6 +47,7 @@ class StudySettings(Settings):
         largest_norm: an update with a larger L2 norm is refused. A site's default policy clips its own to 20; honest
             ones of speech-emotion sites had below 1.
         peer: the linear peer that sites share, besides the network; a site's policy must allow it (``peer: true``).
+        network: whether the network's weights travel; if not, each site keeps its own, and the peer alone is shared.
         encoding: of the updates' values: ``f32``, ``f16`` (half the bytes) or ``i8`` (a quarter).
     """
 
@@ -66,6 +67,7 @@ class StudySettings(Settings):
     largest_norm: float = Field(default=50.0, gt=0, le=30_000)
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
+    network: bool = True
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> StudySettings:

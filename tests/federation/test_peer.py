@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedser.adapt import Bank, Batch, Schedule, adapt, make, probabilities
-from fedser.adapt.fedser import Fedser
+from fedser.adapt import Schedule, adapt, make, probabilities
 from fedser.adapt.method import Gradient
 from fedser.compute import generator
 from fedser.config import validate
@@ -22,7 +21,7 @@ from fedser.federation import wire
 from fedser.federation.aggregation import AggregationSettings, server_stages
 from fedser.federation.gate import Gate
 from fedser.federation.layout import PEER, elements, unpack
-from fedser.federation.peer import Pupil, Taught, labels_of, layout_of_peer, refit, study, taught
+from fedser.federation.peer import Pupil, Taught, Together, labels_of, layout_of_peer, refit, study
 from fedser.federation.plan import Joining, Plan, beginning_of, plan_of, site_seed
 from fedser.federation.policy import Policy
 from fedser.federation.provider import Provider
@@ -303,17 +302,35 @@ def test_the_gate_knows_the_peers_size() -> None:
     assert isinstance(small_model(), EmotionClassifier)
 
 
-def test_the_toolkits_own_method_takes_the_peer_for_its_view() -> None:
-    local, method = data(1), make("fedser")
-    assert isinstance(method, Fedser)
-    answers = probabilities(published(), local.x)
-    shared = taught(method, answers, WORK)
-    assert isinstance(shared, Fedser)
-    assert torch.equal(shared.refresh(local.x, local.x, answers * 0), answers)
-    assert shared.settings == method.settings
-    b = torch.randn(40, 4, generator=generator("peer", "b"))
-    f, logits = functional.normalize(b, dim=1), published()(local.x).detach()
-    rows = torch.arange(40)
-    batch = Batch(rows, b, f, logits.softmax(dim=1), logits, Bank(b, logits.softmax(dim=1)), answers, 0.5)
-    assert {k: float(v) for k, v in shared.loss(batch).items()} == {k: float(v) for k, v in method.loss(batch).items()}
-    assert isinstance(taught(make("aad"), answers, WORK), Taught)  # type: ignore[arg-type]
+def test_sites_can_keep_their_networks_and_share_the_peer_alone() -> None:
+    joined = run(2, network=False)
+    assert joined.refusals == []
+    assert set(joined.tensors) == {PEER}
+    one, other = (dict(model.named_parameters()) for model in joined.models)
+    assert all(not torch.equal(one[name], other[name]) for name in one if name.endswith("0.weight"))
+    together = [local.x for local in (data(1), data(2))]
+    assert all(bool(model(x).isfinite().all()) for model, x in zip(joined.models, together, strict=True))
+    averaged = run(2)
+    first, second = (dict(model.named_parameters()) for model in averaged.models)
+    assert torch.equal(first["bottleneck.0.weight"], second["bottleneck.0.weight"])
+
+
+def test_a_network_that_stays_keeps_what_it_learned_from_round_to_round() -> None:
+    """One site that shares the peer alone makes the same network as one whose network goes there and back."""
+    kept, sent = (dict(run(1, network=choice).models[0].named_parameters()) for choice in (False, True))
+    assert all(torch.allclose(kept[name], sent[name], atol=1e-5) for name in kept)
+
+
+def test_nothing_to_share_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="Nothing would travel"):
+        run(2, network=False, peer={})
+
+
+def test_network_and_peer_answer_together_by_the_mean() -> None:
+    model, local = small_model(), data(1)
+    moved = published().weight.detach() + 0.1
+    both = Together(model, published(), moved)
+    linear = functional.linear(local.x, moved, published().bias).softmax(dim=1)
+    expected = (model(local.x).softmax(dim=1) + linear) / 2
+    assert torch.allclose(both(local.x).exp(), expected, atol=1e-6)
+    assert torch.allclose(probabilities(both, local.x), expected, atol=1e-6)
