@@ -4,6 +4,7 @@
     python benchmarks/guard.py CORPORA RUNS --table scores
     python benchmarks/guard.py CORPORA RUNS --table rule
     python benchmarks/guard.py CORPORA RUNS --table kept
+    python benchmarks/guard.py CORPORA RUNS --table single
 
 CORPORA is a folder with emodb, emovo, ravdess and urdu. A run is one source model at one target: every candidate
 adapts to all utterances of the target set. Labels serve for the UAR and for drawing the sets. ``rule`` fits the rule's
@@ -204,6 +205,20 @@ def by(settings: GuardSettings, run: Run) -> str:
     return decide(run["scores"], run["utterances"], settings)[0]
 
 
+def table_single(runs: Sequence[Run]) -> None:
+    """The guard between the source and one method alone, and always adapting by that method."""
+    whole = [run for run in runs if "scores" in run]
+    for name in CANDIDATES[1:]:
+        cells = []
+        for part in ([run for run in whole if not harmful(run)], [run for run in whole if harmful(run)]):
+            only = [run | {"scores": {each: run["scores"][each] for each in ("source", name)}} for run in part]
+            possible = sum(max(0.0, gain(run, name)) for run in part)
+            for names in ([by(GuardSettings(), run) for run in only], [name] * len(part)):
+                found = [gain(run, each) for run, each in zip(part, names, strict=True)]
+                cells.append(f"{100 * fmean(g >= -1 for g in found):.0f} %, {100 * sum(found) / possible:.0f} %")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
 def table_kept(runs: Sequence[Run]) -> None:
     """The guard beside always and never adapting, and beside labels that choose on one half of the utterances."""
     speech = [run for run in runs if run["setting"] != "nonspeech"]
@@ -248,9 +263,10 @@ if __name__ == "__main__":
     parser.add_argument("--compute", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", default=",".join([*SETTINGS, "nonspeech"]))
-    parser.add_argument("--table", choices=("scores", "rule", "kept"))
+    parser.add_argument("--table", choices=("scores", "rule", "kept", "single"))
     asked = parser.parse_args()
     if asked.compute:
         compute(asked.corpora, asked.runs, asked.seeds, asked.settings.split(","))
     if asked.table:
-        {"scores": table_scores, "rule": table_rule, "kept": table_kept}[asked.table](read(asked.runs))
+        tables = {"scores": table_scores, "rule": table_rule, "kept": table_kept, "single": table_single}
+        tables[asked.table](read(asked.runs))

@@ -48,6 +48,7 @@ class GuardSettings(Settings):
         margin: weight of the prototype margin against the predictability, see :func:`worth`.
         company: weight of the other candidates' mean worth against that of the best one.
         least: evidence below which the source is kept, times √N: few utterances have to say it more clearly.
+        alone: how many times clearer a single candidate has to be: there is no other one to ask.
         most_changed: share of the source's answers that a candidate may change; above it, clusters swap emotions.
     """
 
@@ -57,6 +58,7 @@ class GuardSettings(Settings):
     margin: float = Field(default=0.5, ge=0)
     company: float = Field(default=4.0, ge=0)
     least: float = Field(default=0.1, ge=0)
+    alone: float = Field(default=3.0, ge=1)
     most_changed: float = Field(default=0.4, ge=0, le=1)
 
 
@@ -143,9 +145,9 @@ def decide(
     if not fit:
         return "source", f"Adapting changed more than {100 * settings.most_changed:.0f} % of the source's answers."
     best = max(fit, key=lambda name: gains[name])
-    others = fmean([gain for name, gain in gains.items() if name != best] or [gains[best]])
-    evidence = (gains[best] + settings.company * others) / (1 + settings.company)
-    needed = settings.least / math.sqrt(utterances)
+    others = [gain for name, gain in gains.items() if name != best]
+    evidence = (gains[best] + settings.company * fmean(others or [gains[best]])) / (1 + settings.company)
+    needed = settings.least * (1 if others else settings.alone) / math.sqrt(utterances)
     weighed = f"(evidence {evidence:+.3f}, needed {needed:+.3f})"
     if evidence <= needed:
         return "source", f"Adapted answers follow the recordings no better than the source's {weighed}."

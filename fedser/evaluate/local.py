@@ -74,7 +74,7 @@ def run(settings: LocalSettings, out: Path, *, command: str) -> dict[str, Any]:
         speaker_from=settings.speaker_from,
         device=device,
     )
-    with progress("adapting", len(methods)) as step:
+    with progress("adapting", sum(method.name != "source" for method in methods)) as step:
         local = adapt_site(
             *(bundle, data.raw, data.speakers, methods),
             seed=settings.seed,

@@ -71,9 +71,12 @@ def test_the_others_have_a_say_and_swapped_clusters_have_none() -> None:
 
 
 def test_few_utterances_have_to_say_it_more_clearly() -> None:
-    told, settings = {"source": row(0.4, changed=0), "a": row(0.41)}, GuardSettings(least=0.1)
+    told, settings = {"source": row(0.4, changed=0), "a": row(0.41), "b": row(0.41)}, GuardSettings(least=0.1)
     assert decide(told, 99, settings)[0] == "source"
     assert decide(told, 101, settings)[0] == "a"
+    del told["b"]
+    assert decide(told, 899, settings)[0] == "source"  # a single candidate has to be three times clearer
+    assert decide(told, 901, settings)[0] == "a"
 
 
 @pytest.mark.parametrize(
