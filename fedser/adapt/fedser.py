@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from fedser.adapt.balance import balance
+from fedser.adapt.class_shares import LEAST, balance, expected_shares
 from fedser.adapt.method import Batch, Gradient
 from fedser.adapt.probabilities import probabilities
 from fedser.adapt.schedule import Schedule
@@ -19,6 +19,7 @@ from fedser.losses import agreement, divergence, neighbour_contrastive, overlap,
 from fedser.models import fit_logistic
 
 WIDEST = 4096  # values of an utterance that a linear view is fitted on
+RAREST = 10.0  # a class is weighed at most so many times as in even shares
 
 
 class FedserSettings(Settings):
@@ -33,7 +34,12 @@ class FedserSettings(Settings):
         view_weight: γ; 0 with β 0 leaves the linear view out.
         start: share of the schedule before the linear view joins in: at first its pupil, the network, still has
             the source's preference for some classes, which the view would copy.
-        balance: how far predictions are moved towards even class shares before the view learns them.
+        anchor: weight of the published answers beside the network's in what the view learns; doubled where the
+            site's emotions seem uneven.
+        balance: how far the class shares of what the view learns are moved to the expected ones.
+        uneven, even: normalised entropy of the published answers' classes up to which the site's emotions are
+            taken to be as uneven as they seem, and from which on as even; see
+            :func:`fedser.adapt.class_shares.expected_shares`.
         penalty: scikit-learn's C of the view, inverse strength of its L2 penalty.
     """
 
@@ -41,11 +47,20 @@ class FedserSettings(Settings):
     decay: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=0.2, gt=0)
     neighbour_weight: float = Field(default=1.0, ge=0)
-    supervised_weight: float = Field(default=0.5, ge=0)
+    supervised_weight: float = Field(default=1.0, ge=0)
     view_weight: float = Field(default=3.0, ge=0)
     start: float = Field(default=0.3, ge=0, le=1)
+    anchor: float = Field(default=0.5, ge=0)
     balance: float = Field(default=0.5, ge=0, le=1)
+    uneven: float = Field(default=0.8, ge=0, lt=1)
+    even: float = Field(default=0.9, gt=0, le=1)
     penalty: float = Field(default=0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FedserSettings:
+        if self.uneven >= self.even:
+            raise ValueError("uneven must lie below even")
+        return self
 
 
 class Fedser(Gradient):
@@ -63,22 +78,29 @@ class Fedser(Gradient):
     schedule: ClassVar[Schedule] = Schedule(epochs=30, learning_rate=2e-2)
     refreshes = True
 
-    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor, source: Tensor) -> Tensor:
         """The linear view's probabilities [N, C]; the network's own where it answers with one class alone."""
-        labels = balance(p, self.settings.balance).argmax(dim=1)
+        own = self.settings
+        expected = expected_shares(source, own.uneven, own.even)
+        anchor = own.anchor * (2 - expected.evenness)  # where the site is odd, the source is all we have
+        blended = (p + anchor * source) / (1 + anchor)
+        labels = balance(blended, expected.shares, own.balance).argmax(dim=1)
         if int(labels.min()) == int(labels.max()):
             return p
         seen = view(x, b)
-        linear = fit_logistic(seen.double(), labels, [str(k) for k in range(p.shape[1])], self.settings.penalty)
+        linear = fit_logistic(seen.double(), labels, [str(k) for k in range(p.shape[1])], own.penalty)
         return probabilities(linear.to(p.device), seen)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The terms of the settings' formula; terms of weight 0 are left out."""
         own, bank = self.settings, batch.bank
         near = bank.neighbours(batch.index, own.neighbours)
+        expected = expected_shares(batch.source, own.uneven, own.even).shares
+        # AaD's overlap is least for even shares; with classes weighed by their rarity, for the expected ones.
+        rarity = (1 / ((expected > 0).sum() * expected.clamp_min(LEAST))).clamp(max=RAREST)
         parts = {
             "attraction": -agreement(batch.p, bank.scores[near]),
-            "dispersion": (1.0 + 10.0 * batch.progress) ** -own.decay * overlap(batch.p),
+            "dispersion": (1.0 + 10.0 * batch.progress) ** -own.decay * overlap(batch.p * rarity.sqrt()),
         }
         if own.neighbour_weight:
             contrast = neighbour_contrastive(batch.f, near, bank.features, batch.index, own.temperature)

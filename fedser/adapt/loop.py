@@ -15,7 +15,7 @@ from fedser.adapt.bank import Bank
 from fedser.adapt.history import History
 from fedser.adapt.method import Batch, Direct, Gradient, Method, Target
 from fedser.adapt.optimiser import batches, optimiser, seeded_dropout, set_rate
-from fedser.adapt.probabilities import mask_logits, outputs
+from fedser.adapt.probabilities import mask_logits, outputs, probabilities
 from fedser.adapt.schedule import Schedule
 from fedser.errors import ConfigError, TooLittleDataError, UsageError
 from fedser.models import EmotionClassifier, LinearClassifier
@@ -94,13 +94,16 @@ def adapt(
     per_epoch, history, targets = schedule.per_epoch(len(x)), History(), None
 
     with seeded_dropout(device, "adapt", "dropout", seed, start):
-        # 1. A full pass fills the bank, anew in each call, from the weights that came in.
+        # 1. A full pass fills the bank, anew in each call, from the weights that came in; its answers are kept.
         bank = Bank(*outputs(model, x, class_mask))
+        source = bank.scores.clone()
+        if linear is not None:
+            source = (source + probabilities(linear.to(device), x, class_mask=class_mask)) / 2
         model.train()
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
             # 2. Once an epoch, methods with pseudo-labels make them from a full pass.
             if method.refreshes and (step % per_epoch == 0 or step == start):
-                targets = method.refresh(x, *outputs(model, x, class_mask))
+                targets = method.refresh(x, *outputs(model, x, class_mask), source)
 
             # 3. Forward, with noise on the input, batch statistics and dropout; absent classes are masked.
             index = rows.to(device)
@@ -115,7 +118,7 @@ def adapt(
 
             # 5. The method's loss, and one step of SGD at the annealed rate.
             picked = None if targets is None else targets[index]
-            parts = method.loss(Batch(index, b, f, p, logits, bank, picked, step / total))
+            parts = method.loss(Batch(index, b, f, p, logits, bank, picked, source, step / total))
             loss = sum(parts.values(), torch.zeros((), device=device))
             if loss.requires_grad:
                 set_rate(sgd, schedule.rate(step / total))

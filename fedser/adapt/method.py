@@ -44,6 +44,7 @@ class Batch:
         logits: [B, C], very negative for masked classes.
         bank: detached f and p of all utterances.
         targets: the batch's rows of what ``refresh`` returned, or None.
+        source: answers before this adaptation, [N, C] of all utterances; see ``Gradient.refresh``.
         progress: t/T of the whole schedule, in [0, 1).
     """
 
@@ -54,6 +55,7 @@ class Batch:
     logits: Tensor
     bank: Bank
     targets: Tensor | None
+    source: Tensor
     progress: float
 
 
@@ -100,13 +102,14 @@ class Gradient(Method):
         """Names of the parameters to adapt: by default all but the classifier head."""
         return tuple(name for name in model.adaptable() if not name.startswith("head."))
 
-    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor, source: Tensor) -> Tensor:
         """Per-utterance targets [N, …] from a full pass; see ``Batch.targets``.
 
         Args:
             x: normalised features [N, \\*shape].
             b: their bottleneck outputs [N, d].
             p: their class probabilities [N, C].
+            source: what the model that came in, and the linear peer where there is one, said of them [N, C].
         """
         raise TypeError(f"{type(self).__name__} sets refreshes but has no refresh")
 

@@ -35,7 +35,7 @@ class Shot(Gradient):
     schedule: ClassVar[Schedule] = Schedule(learning_rate=1e-2)
     refreshes = True
 
-    def refresh(self, x: Tensor, b: Tensor, p: Tensor) -> Tensor:
+    def refresh(self, x: Tensor, b: Tensor, p: Tensor, source: Tensor) -> Tensor:
         """Pseudo-labels, int64 [N]."""
         return centroid_labels(b, p)
 

@@ -11,16 +11,17 @@ from sklearn.linear_model import LogisticRegression
 
 from fedser import compute
 from fedser.adapt import Schedule, adapt, make
-from fedser.adapt.balance import balance
+from fedser.adapt.class_shares import balance, expected_shares
 from fedser.adapt.fedser import view
 from fedser.adapt.method import Batch
+from fedser.errors import ConfigError
 
 
 def draw(*shape: int, name: str = "fedser") -> torch.Tensor:
     return torch.randn(*shape, generator=compute.generator(name, *shape))
 
 
-def slow(batch: Batch, fade: float) -> dict[str, float]:
+def slow(batch: Batch, fade: float, shares: list[float]) -> dict[str, float]:
     """The settings' formula with loops, with the default weights."""
     f, p, bank, size = batch.f, batch.p, batch.bank, len(batch.index)
     out = dict.fromkeys(("attraction", "dispersion", "neighbour", "supervised", "view"), 0.0)
@@ -28,7 +29,9 @@ def slow(batch: Batch, fade: float) -> dict[str, float]:
     for i, row in enumerate(batch.index.tolist()):
         near = sorted((k for k in range(12) if k != row), key=lambda k: -float(f[i] @ bank.features[k]))[:5]
         out["attraction"] -= sum(float(p[i] @ bank.scores[k]) for k in near) / size
-        out["dispersion"] += fade * sum(float(p[i] @ p[j]) for j in range(size) if j != i) / size
+        for j in range(size):
+            apart = sum(float(p[i, c] * p[j, c]) / (3 * shares[c]) for c in range(3))
+            out["dispersion"] += fade * apart / size if j != i else 0.0
         below = math.log(sum(math.exp(float(f[i] @ bank.features[k]) / 0.2) for k in range(12) if k != row))
         out["neighbour"] += sum(below - float(f[i] @ bank.features[k]) / 0.2 for k in near) / len(near) / size
         if labels:
@@ -36,7 +39,7 @@ def slow(batch: Batch, fade: float) -> dict[str, float]:
             same = [j for j in range(size) if j != i and labels[j] == labels[i]]
             if same:
                 each = sum(below - float(f[i] @ f[j]) / 0.2 for j in same) / len(same)
-                out["supervised"] += 0.5 * each / sum(labels.count(k) > 1 for k in labels)
+                out["supervised"] += each / sum(labels.count(k) > 1 for k in labels)
             t = batch.targets[i]
             out["view"] += 3.0 * sum(float(t[c] * (t[c].log() - p[i, c].log())) for c in range(3)) / size
     return out
@@ -48,8 +51,17 @@ def targets_of(count: int) -> torch.Tensor:
 
 def test_every_term_equals_a_slow_loop(batch_of) -> None:
     batch = replace(batch_of(6, 12, 3, 0, targets_of(6)), progress=0.5)
-    found = {name: float(value) for name, value in make("fedser").loss(batch).items()}
-    assert found == pytest.approx(slow(batch, fade=1 / 6), abs=1e-5)
+    even = replace(batch, source=torch.eye(3, dtype=torch.float64).repeat(4, 1))
+    found = {name: float(value) for name, value in make("fedser").loss(even).items()}
+    assert found == pytest.approx(slow(even, fade=1 / 6, shares=[1 / 3] * 3), abs=1e-5)
+
+
+def test_a_site_of_mostly_one_emotion_is_not_pushed_to_even_shares(batch_of) -> None:
+    batch = replace(batch_of(6, 12, 3, 0, targets_of(6)), progress=0.5)
+    answers = torch.eye(3, dtype=torch.float64)[[0] * 11 + [1]]  # entropy below 0.8
+    odd = replace(batch, source=0.9 * answers + 0.1 / 3)
+    found = {name: float(value) for name, value in make("fedser").loss(odd).items()}
+    assert found == pytest.approx(slow(odd, fade=1 / 6, shares=[12 / 15, 2 / 15, 1 / 15]), abs=1e-5)
 
 
 def test_the_linear_view_waits_for_its_share_of_the_schedule(batch_of) -> None:
@@ -62,7 +74,7 @@ def test_the_linear_view_waits_for_its_share_of_the_schedule(batch_of) -> None:
 
 
 def test_without_the_view_and_the_contrast_it_is_aad(batch_of) -> None:
-    batch = replace(batch_of(6, 12, 3, 1), progress=0.4)
+    batch = replace(batch_of(6, 12, 3, 1), progress=0.4, source=torch.eye(3).repeat(4, 1))
     bare = make("fedser", {"view_weight": 0.0, "supervised_weight": 0.0, "neighbour_weight": 0.0})
     assert {k: float(v) for k, v in bare.loss(batch).items()} == {
         k: float(v) for k, v in make("aad").loss(batch).items()
@@ -71,32 +83,68 @@ def test_without_the_view_and_the_contrast_it_is_aad(batch_of) -> None:
 
 def test_the_view_is_logistic_regression_on_the_balanced_answers() -> None:
     x, p = draw(60, 4), draw(60, 3, name="p").softmax(dim=1)
-    labels = balance(p, 0.5).argmax(dim=1)
+    source = draw(60, 3, name="source").softmax(dim=1)
+    expected = expected_shares(source, 0.8, 0.9)
+    assert expected.evenness == 1.0
+    labels = balance((p + 0.5 * source) / 1.5, torch.full((3,), 1 / 3), 0.5).argmax(dim=1)
     peer = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000).fit(x.double(), labels)
-    found = make("fedser").refresh(x, draw(60, 5), p)
+    found = make("fedser").refresh(x, draw(60, 5), p, source)
     assert torch.allclose(found, torch.from_numpy(peer.predict_proba(x.double())).float(), atol=1e-5)
 
 
 def test_one_predicted_class_leaves_nothing_to_fit() -> None:
     p = torch.tensor([[1.0, 0.0]]).repeat(8, 1)  # the other class is absent
-    assert make("fedser").refresh(draw(8, 4), draw(8, 5), p) is p
+    assert make("fedser").refresh(draw(8, 4), draw(8, 5), p, p) is p
 
 
 def test_balance_keeps_rows_and_moves_shares_to_their_aim() -> None:
     p = (draw(400, 4) + torch.tensor([2.0, 0.0, 0.0, -1.0])).softmax(dim=1)
-    even = balance(p, 1.0)
+    even = balance(p, torch.full((4,), 0.25), 1.0)
     assert torch.allclose(even.sum(dim=1), torch.ones(400), atol=1e-5)
     assert torch.allclose(even.mean(dim=0), torch.full((4,), 0.25), atol=1e-3)
-    half = balance(p, 0.5).mean(dim=0)
+    half = balance(p, torch.full((4,), 0.25), 0.5).mean(dim=0)
     assert torch.allclose(half, (p.mean(dim=0) + 0.25) / 2, atol=1e-3)
-    assert torch.allclose(balance(p, 0.0), p, atol=1e-5)
+    assert torch.allclose(balance(p, torch.full((4,), 0.25), 0.0), p, atol=1e-5)
 
 
 def test_balance_leaves_absent_classes_absent() -> None:
     p = torch.cat([draw(30, 2).softmax(dim=1), torch.zeros(30, 1)], dim=1)
-    found = balance(p, 1.0)
+    found = balance(p, torch.tensor([0.5, 0.5, 0.0]), 1.0)
     assert torch.equal(found[:, 2], torch.zeros(30))
     assert torch.allclose(found.mean(dim=0), torch.tensor([0.5, 0.5, 0.0]), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "evenness"),
+    [
+        ([10, 10, 10], [1 / 3, 1 / 3, 1 / 3], 1.0),
+        ([28, 1, 1], [29 / 33, 2 / 33, 2 / 33], 0.0),  # entropy 0.41
+        ([30, 0, 0], [31 / 33, 1 / 33, 1 / 33], 0.0),
+    ],
+)
+def test_expected_shares_by_hand(counts: list[int], shares: list[float], evenness: float) -> None:
+    answers = torch.cat([torch.eye(3)[[k] * count] for k, count in enumerate(counts)])
+    answers = 0.9 * answers + 0.1 / 3
+    found = expected_shares(answers, 0.8, 0.9)
+    assert found.shares.tolist() == pytest.approx(shares, abs=1e-6)
+    assert found.evenness == evenness
+
+
+def test_expected_shares_between_and_of_absent_classes() -> None:
+    p = torch.tensor([[0.9, 0.1, 0.0]]).repeat(20, 1)
+    p[:6] = torch.tensor([0.1, 0.9, 0.0])
+    found = expected_shares(p, 0.8, 0.95)
+    counted = torch.tensor([15 / 22, 7 / 22, 0.0])
+    entropy = -sum(float(c) * math.log(float(c)) for c in counted[:2]) / math.log(2)
+    assert found.evenness == pytest.approx((entropy - 0.8) / 0.15, abs=1e-5)
+    aim = found.evenness * torch.tensor([0.5, 0.5, 0.0]) + (1 - found.evenness) * counted
+    assert torch.allclose(found.shares, aim, atol=1e-6)
+    assert expected_shares(torch.tensor([[1.0, 0.0]]), 0.8, 0.9).shares.tolist() == [1.0, 0.0]
+
+
+def test_uneven_lies_below_even() -> None:
+    with pytest.raises(ConfigError, match="uneven"):
+        make("fedser", {"uneven": 0.9, "even": 0.8})
 
 
 def test_what_the_view_sees() -> None:

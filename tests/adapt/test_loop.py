@@ -150,7 +150,7 @@ class Spy(Gradient):
         super().__init__(settings)
         self.seen = []
 
-    def refresh(self, x, b, p):
+    def refresh(self, x, b, p, source):
         return torch.arange(len(p))
 
     def loss(self, batch):

@@ -1,0 +1,67 @@
+"""Which shares of the emotions a site may have, and predictions moved towards them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ROUNDS = 20  # of Sinkhorn's algorithm; further ones change less than the fourth digit
+LEAST = 1e-8  # a class that can occur is never quite impossible, or nothing could be moved to it
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """What is expected of a site.
+
+    Attributes:
+        shares: of the classes, [C], sum to 1; zero for absent classes.
+        evenness: how far even shares are believed, from 0 to 1.
+    """
+
+    shares: Tensor
+    evenness: float
+
+
+def expected_shares(p: Tensor, uneven: float, even: float) -> ClassShares:
+    """Judge by the published model's answers whether a site's emotions are about as frequent as each other.
+
+    Its answers are biased on foreign speech: a class that it hardly ever answers with may be as frequent as any. So
+    shares are taken as even where the answers' normalised entropy is at least ``even``, as counted (each class once
+    more than seen) where it is at most ``uneven``, and in proportion between.
+
+    Args:
+        p: its class probabilities [N, C]; a class that is zero throughout is absent.
+        uneven, even: from 0 to 1, the first below the second.
+    """
+    present = (p.sum(dim=0) > 0).to(p.dtype)
+    classes = present.sum()
+    counts = (functional.one_hot(p.argmax(dim=1), p.shape[1]).sum(dim=0) + 1) * present
+    counted = counts / counts.sum()
+    if classes < 2:
+        return ClassShares(counted, 1.0)
+    entropy = float(-torch.special.xlogy(counted, counted).sum() / classes.log())
+    evenness = min(max((entropy - uneven) / (even - uneven), 0.0), 1.0)
+    return ClassShares(evenness * present / classes + (1 - evenness) * counted, evenness)
+
+
+def balance(p: Tensor, aim: Tensor, share: float) -> Tensor:
+    """Scale predictions until their class shares are the ones aimed at (Sinkhorn and Knopp 1967).
+
+    Args:
+        p: class probabilities [N, C]; a class that is zero throughout is absent and stays so.
+        aim: class shares [C], zero for absent classes.
+        share: 0 keeps the predicted shares, 1 goes all the way to ``aim``.
+
+    Returns:
+        Probabilities [N, C], rows sum to 1.
+    """
+    present = p.sum(dim=0) > 0
+    wanted = (1 - share) * p.mean(dim=0) + share * aim
+    q = torch.where(present, p.clamp_min(LEAST), torch.zeros_like(p))
+    for _ in range(ROUNDS):
+        q = q * (wanted * len(q) / q.sum(dim=0).clamp_min(LEAST))
+        q = q / q.sum(dim=1, keepdim=True)
+    return q
