@@ -25,16 +25,17 @@ class ClassShares:
     evenness: float
 
 
-def expected_shares(p: Tensor, uneven: float, even: float) -> ClassShares:
+def expected_shares(p: Tensor, even: float, uneven: float) -> ClassShares:
     """Judge by the published model's answers whether a site's emotions are about as frequent as each other.
 
     Its answers are biased on foreign speech: a class that it hardly ever answers with may be as frequent as any. So
-    shares are taken as even where the answers' normalised entropy is at least ``even``, as counted (each class once
-    more than seen) where it is at most ``uneven``, and in proportion between.
+    shares are taken as even where the answers lie at most ``even`` from even ones, as counted (each class once more
+    than seen) from ``uneven`` on, and in proportion between. The distance is the Kullback-Leibler divergence, log of
+    the number of classes less the entropy.
 
     Args:
         p: its class probabilities [N, C]; a class that is zero throughout is absent.
-        uneven, even: from 0 to 1, the first below the second.
+        even, uneven: distances in nats, the first below the second.
     """
     present = (p.sum(dim=0) > 0).to(p.dtype)
     classes = present.sum()
@@ -42,8 +43,8 @@ def expected_shares(p: Tensor, uneven: float, even: float) -> ClassShares:
     counted = counts / counts.sum()
     if classes < 2:
         return ClassShares(counted, 1.0)
-    entropy = float(-torch.special.xlogy(counted, counted).sum() / classes.log())
-    evenness = min(max((entropy - uneven) / (even - uneven), 0.0), 1.0)
+    distance = float(classes.log() + torch.special.xlogy(counted, counted).sum())
+    evenness = min(max((uneven - distance) / (uneven - even), 0.0), 1.0)
     return ClassShares(evenness * present / classes + (1 - evenness) * counted, evenness)
 
 

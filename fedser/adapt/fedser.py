@@ -37,8 +37,8 @@ class FedserSettings(Settings):
         anchor: weight of the published answers beside the network's in what the view learns; doubled where the
             site's emotions seem uneven.
         balance: how far the class shares of what the view learns are moved to the expected ones.
-        uneven, even: normalised entropy of the published answers' classes up to which the site's emotions are
-            taken to be as uneven as they seem, and from which on as even; see
+        even, uneven: how far, in nats, the published answers' class shares may lie from even ones for the site's
+            emotions to be taken as even, and from where on they are taken to be as uneven as they seem; see
             :func:`fedser.adapt.class_shares.expected_shares`.
         penalty: scikit-learn's C of the view, inverse strength of its L2 penalty.
     """
@@ -52,14 +52,14 @@ class FedserSettings(Settings):
     start: float = Field(default=0.3, ge=0, le=1)
     anchor: float = Field(default=0.5, ge=0)
     balance: float = Field(default=0.5, ge=0, le=1)
-    uneven: float = Field(default=0.8, ge=0, lt=1)
-    even: float = Field(default=0.9, gt=0, le=1)
+    even: float = Field(default=0.22, ge=0)
+    uneven: float = Field(default=0.3, gt=0)
     penalty: float = Field(default=0.01, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> FedserSettings:
-        if self.uneven >= self.even:
-            raise ValueError("uneven must lie below even")
+        if self.even >= self.uneven:
+            raise ValueError("even must lie below uneven")
         return self
 
 
@@ -81,7 +81,7 @@ class Fedser(Gradient):
     def refresh(self, x: Tensor, b: Tensor, p: Tensor, source: Tensor) -> Tensor:
         """The linear view's probabilities [N, C]; the network's own where it answers with one class alone."""
         own = self.settings
-        expected = expected_shares(source, own.uneven, own.even)
+        expected = expected_shares(source, own.even, own.uneven)
         anchor = own.anchor * (2 - expected.evenness)  # where the site is odd, the source is all we have
         blended = (p + anchor * source) / (1 + anchor)
         labels = balance(blended, expected.shares, own.balance).argmax(dim=1)
@@ -95,7 +95,7 @@ class Fedser(Gradient):
         """The terms of the settings' formula; terms of weight 0 are left out."""
         own, bank = self.settings, batch.bank
         near = bank.neighbours(batch.index, own.neighbours)
-        expected = expected_shares(batch.source, own.uneven, own.even).shares
+        expected = expected_shares(batch.source, own.even, own.uneven).shares
         # AaD's overlap is least for even shares; with classes weighed by their rarity, for the expected ones.
         rarity = (1 / ((expected > 0).sum() * expected.clamp_min(LEAST))).clamp(max=RAREST)
         parts = {

@@ -58,7 +58,7 @@ def test_every_term_equals_a_slow_loop(batch_of) -> None:
 
 def test_a_site_of_mostly_one_emotion_is_not_pushed_to_even_shares(batch_of) -> None:
     batch = replace(batch_of(6, 12, 3, 0, targets_of(6)), progress=0.5)
-    answers = torch.eye(3, dtype=torch.float64)[[0] * 11 + [1]]  # entropy below 0.8
+    answers = torch.eye(3, dtype=torch.float64)[[0] * 11 + [1]]  # far from even
     odd = replace(batch, source=0.9 * answers + 0.1 / 3)
     found = {name: float(value) for name, value in make("fedser").loss(odd).items()}
     assert found == pytest.approx(slow(odd, fade=1 / 6, shares=[12 / 15, 2 / 15, 1 / 15]), abs=1e-5)
@@ -84,7 +84,7 @@ def test_without_the_view_and_the_contrast_it_is_aad(batch_of) -> None:
 def test_the_view_is_logistic_regression_on_the_balanced_answers() -> None:
     x, p = draw(60, 4), draw(60, 3, name="p").softmax(dim=1)
     source = draw(60, 3, name="source").softmax(dim=1)
-    expected = expected_shares(source, 0.8, 0.9)
+    expected = expected_shares(source, 0.22, 0.3)
     assert expected.evenness == 1.0
     labels = balance((p + 0.5 * source) / 1.5, torch.full((3,), 1 / 3), 0.5).argmax(dim=1)
     peer = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000).fit(x.double(), labels)
@@ -118,14 +118,14 @@ def test_balance_leaves_absent_classes_absent() -> None:
     ("counts", "shares", "evenness"),
     [
         ([10, 10, 10], [1 / 3, 1 / 3, 1 / 3], 1.0),
-        ([28, 1, 1], [29 / 33, 2 / 33, 2 / 33], 0.0),  # entropy 0.41
+        ([28, 1, 1], [29 / 33, 2 / 33, 2 / 33], 0.0),  # 0.65 nats from even
         ([30, 0, 0], [31 / 33, 1 / 33, 1 / 33], 0.0),
     ],
 )
 def test_expected_shares_by_hand(counts: list[int], shares: list[float], evenness: float) -> None:
     answers = torch.cat([torch.eye(3)[[k] * count] for k, count in enumerate(counts)])
     answers = 0.9 * answers + 0.1 / 3
-    found = expected_shares(answers, 0.8, 0.9)
+    found = expected_shares(answers, 0.22, 0.3)
     assert found.shares.tolist() == pytest.approx(shares, abs=1e-6)
     assert found.evenness == evenness
 
@@ -133,18 +133,18 @@ def test_expected_shares_by_hand(counts: list[int], shares: list[float], evennes
 def test_expected_shares_between_and_of_absent_classes() -> None:
     p = torch.tensor([[0.9, 0.1, 0.0]]).repeat(20, 1)
     p[:6] = torch.tensor([0.1, 0.9, 0.0])
-    found = expected_shares(p, 0.8, 0.95)
+    found = expected_shares(p, 0.05, 0.2)
     counted = torch.tensor([15 / 22, 7 / 22, 0.0])
-    entropy = -sum(float(c) * math.log(float(c)) for c in counted[:2]) / math.log(2)
-    assert found.evenness == pytest.approx((entropy - 0.8) / 0.15, abs=1e-5)
+    distance = sum(float(c) * math.log(2 * float(c)) for c in counted[:2])
+    assert found.evenness == pytest.approx((0.2 - distance) / 0.15, abs=1e-5)
     aim = found.evenness * torch.tensor([0.5, 0.5, 0.0]) + (1 - found.evenness) * counted
     assert torch.allclose(found.shares, aim, atol=1e-6)
-    assert expected_shares(torch.tensor([[1.0, 0.0]]), 0.8, 0.9).shares.tolist() == [1.0, 0.0]
+    assert expected_shares(torch.tensor([[1.0, 0.0]]), 0.22, 0.3).shares.tolist() == [1.0, 0.0]
 
 
-def test_uneven_lies_below_even() -> None:
-    with pytest.raises(ConfigError, match="uneven"):
-        make("fedser", {"uneven": 0.9, "even": 0.8})
+def test_even_lies_below_uneven() -> None:
+    with pytest.raises(ConfigError, match="below"):
+        make("fedser", {"even": 0.4})
 
 
 def test_what_the_view_sees() -> None:
