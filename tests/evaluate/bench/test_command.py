@@ -51,7 +51,14 @@ def test_every_axis_can_be_cut_down(speech: Path, second: Path, tmp_path: Path) 
 def test_a_federated_benchmark(speech: Path, second: Path, tmp_path: Path) -> None:
     told = fedser(
         *("bench", RECIPES / "federated.yaml", "--federated", f"corpora.tiny={speech}", f"corpora.other={second}"),
-        *("pairs=other:tiny", "partition=speaker2", "setting=source,pooled", *QUICK, "schedule.steps=2"),
+        *(
+            "pairs=other:tiny",
+            "partition=speaker2",
+            "setting=source,personal",
+            *QUICK,
+            "schedule.steps=10",
+            "federation.rounds=2",
+        ),
         *("--out", tmp_path),
     )
-    assert set(told["uar"]) == {f"functionals/auto/ecan/speaker2/{name}" for name in ("source", "pooled")}
+    assert set(told["uar"]) == {f"functionals/auto/aad/speaker2/{name}" for name in ("source", "personal")}
