@@ -247,6 +247,19 @@ def test_an_adaptation_with_and_without_labels(tmp_path: Path) -> None:
     assert "Recall" not in text
 
 
+def test_the_guards_choice_its_scores_and_a_source_that_was_kept(tmp_path: Path) -> None:
+    scores = {"source": {"worth": 0.0, "prototype_margin": 0.3}, "aad": {"worth": -0.02, "prototype_margin": 0.25}}
+    guard = {"chosen": "source", "reason": "No <better>.", "scores": scores, "uar": {"source": 0.6, "aad": 0.55}}
+    text = Page(made(tmp_path, {**ADAPT, "method": "source", "guard": guard})).text
+    assert "was kept for 40 utterances" in text
+    assert "Chosen: source. No <better>." in text
+    assert "candidate worth prototype margin UAR source 0.000 0.300 60.0 aad -0.020 0.250 55.0" in text
+    text = Page(made(tmp_path, {**ADAPT, "guard": {**guard, "chosen": "aad", "uar": None}})).text
+    assert "was adapted to 40 utterances" in text
+    assert "aad -0.020 0.250" in text
+    assert "The guard" not in Page(made(tmp_path, {**ADAPT, "guard": None})).text
+
+
 def test_a_benchmark_from_its_table(tmp_path: Path) -> None:
     columns = ("source", "target", "method", "features", "normalisation", "protocol", "target_set", "seed")
     fixed = {"features": "functionals", "normalisation": "auto", "protocol": "transductive", "target_set": "all"}
