@@ -37,9 +37,9 @@ class FedserSettings(Settings):
         anchor: weight of the published answers beside the network's in what the view learns; doubled where the
             site's emotions seem uneven.
         balance: how far the class shares of what the view learns are moved to the expected ones.
-        even, uneven: how far, in nats, the published answers' class shares may lie from even ones for the site's
-            emotions to be taken as even, and from where on they are taken to be as uneven as they seem; see
-            :func:`fedser.adapt.class_shares.expected_shares`.
+        even: how far, in nats, the published answers' class shares may lie from even ones for the site's emotions to
+            be taken as even; see :func:`fedser.adapt.class_shares.expected_shares`.
+        uneven: from where on they are taken to be as uneven as they seem.
         penalty: scikit-learn's C of the view, inverse strength of its L2 penalty.
     """
 
