@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from fedser import compute
 from fedser.adapt import scores
 from fedser.adapt.probabilities import outputs, probabilities
+from fedser.adapt.vectors import vectors
 from fedser.errors import UsageError
 from fedser.models import EmotionClassifier
 
 MOST = 1000  # utterances from which answers are predicted: their similarities are a table of MOST² numbers
 NOISE = 0.5  # standard deviation of the noise of a view
-WAVEFORM = 4000  # values from which a vector is a waveform: no set of descriptors has so many
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def table(
     """
     source = source_of(candidates)
     x = x.to(source.probabilities.device)
-    vectors = _vectors(source, x)
-    embedded = vectors if source.embedding is None else source.embedding
+    embedded = x.flatten(1) if source.embedding is None else source.embedding
+    seen = vectors(x, embedded)
     rows = torch.linspace(0, len(x) - 1, min(len(x), MOST), device=x.device).round().long()
-    hat = scores.ridge_hat(vectors[rows])
+    hat = scores.ridge_hat(seen[rows])
     told = {}
     for each in candidates:
         p = each.probabilities
@@ -84,7 +84,7 @@ def table(
         told[each.name] = {
             "predictability": scores.predictability(p[rows], hat),
             "prototype_margin": scores.prototype_margin(embedded, p),
-            "neighbours": scores.neighbour_agreement(p, vectors),
+            "neighbours": scores.neighbour_agreement(p, seen),
             "views": scores.view_agreement(p, _views(each, x, temperature, class_mask)),
             "consensus": fmean(others) if others else 1.0,
             "changed": scores.changed(p, source.probabilities),
@@ -94,15 +94,6 @@ def table(
             "density": scores.soft_neighbourhood_density(p),
         }
     return told
-
-
-def _vectors(source: Candidate, x: Tensor) -> Tensor:
-    """What answers are predicted from: descriptors as they are, the mean and deviation of each band of a spectrogram,
-    and, of waveforms, what the source model makes of them. [N, D]
-    """
-    if x.dim() > 2:
-        return torch.cat([x.mean(dim=-1).flatten(1), x.std(dim=-1, correction=0).flatten(1)], dim=1)
-    return source.embedding if x.shape[1] >= WAVEFORM and source.embedding is not None else x
 
 
 def _views(one: Candidate, x: Tensor, temperature: float, class_mask: Tensor | None) -> list[Tensor]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from fedser.adapt.class_shares import LEAST, balance, expected_shares
 from fedser.adapt.method import Batch, Gradient
 from fedser.adapt.probabilities import probabilities
 from fedser.adapt.schedule import Schedule
+from fedser.adapt.vectors import vectors
 from fedser.config import Settings
 from fedser.losses import agreement, divergence, neighbour_contrastive, overlap, supervised_contrastive
 from fedser.models import fit_logistic
 
-WIDEST = 4096  # values of an utterance that a linear view is fitted on
 RAREST = 10.0  # a class is weighed at most so many times as in even shares
 
 
@@ -87,7 +85,7 @@ class Fedser(Gradient):
         labels = balance(blended, expected.shares, own.balance).argmax(dim=1)
         if int(labels.min()) == int(labels.max()):
             return p
-        seen = view(x, b)
+        seen = vectors(x, b)
         linear = fit_logistic(seen.double(), labels, [str(k) for k in range(p.shape[1])], own.penalty)
         return probabilities(linear.to(p.device), seen)
 
@@ -113,19 +111,3 @@ class Fedser(Gradient):
         if own.view_weight:
             parts["view"] = own.view_weight * divergence(batch.targets, batch.logits)
         return parts
-
-
-def view(x: Tensor, b: Tensor) -> Tensor:
-    """What the linear classifier sees of each utterance.
-
-    Args:
-        x: normalised features [N, \\*shape].
-        b: the network's bottleneck outputs [N, d].
-
-    Returns:
-        Vectors [N, D]: the features themselves; of spectrograms [N, mels, frames] mean and standard deviation over
-        the frames; of anything longer than 4,096 values the bottleneck outputs at length 1.
-    """
-    if x.dim() == 3:
-        x = torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1)
-    return x if x.dim() == 2 and x.shape[1] <= WIDEST else functional.normalize(b, dim=1)

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 
 from fedser import compute
 from fedser.adapt import Schedule, adapt, make
 from fedser.adapt.class_shares import balance, expected_shares
-from fedser.adapt.fedser import view
 from fedser.adapt.method import Batch
+from fedser.adapt.vectors import vectors
 from fedser.errors import ConfigError
 
 
@@ -147,14 +148,14 @@ def test_even_lies_below_uneven() -> None:
         make("fedser", {"even": 0.4})
 
 
-def test_what_the_view_sees() -> None:
-    assert torch.equal(view(draw(3, 7), draw(3, 2)), draw(3, 7))
+def test_what_linear_eyes_see() -> None:
+    assert torch.equal(vectors(draw(3, 7), draw(3, 2)), draw(3, 7))
     spectrogram = draw(3, 4, 9)
-    seen = view(spectrogram, draw(3, 2))
+    seen = vectors(spectrogram, draw(3, 2))
     assert seen.shape == (3, 8)
     assert float(seen[1, 2]) == pytest.approx(sum(spectrogram[1, 2].tolist()) / 9, abs=1e-6)
-    long = view(torch.zeros(3, 16000), draw(3, 2))
-    assert torch.allclose(long.norm(dim=1), torch.ones(3))
+    assert torch.equal(vectors(torch.zeros(3, 1, 16000), draw(3, 2)), functional.normalize(draw(3, 2), dim=1))
+    assert torch.equal(vectors(torch.zeros(3, 19968), draw(3, 2)), functional.normalize(draw(3, 2), dim=1))
 
 
 def test_it_undoes_a_shift(shifted) -> None:
