@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -301,7 +302,10 @@ def test_a_refused_order_is_told_and_the_site_goes_on(world: World, capsys: pyte
     world.policy = Policy(methods=("shot",))
     world.serve()
     assert not world.rounds().run(once=True)
-    assert world.provider.refusals[0].code == "METHOD"
+    deadline = time.monotonic() + 20
+    while not world.provider.refusals and time.monotonic() < deadline:
+        time.sleep(0.01)  # the provider's thread reads the answer after it has left
+    assert [refusal.code for refusal in world.provider.refusals[:1]] == ["METHOD"]
     assert "METHOD" in capsys.readouterr().err
     world.policy = Policy()
     assert world.rounds().run()
