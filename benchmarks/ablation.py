@@ -25,6 +25,7 @@ from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.compute import one_thread
 from fedser.evaluate import metrics
+from fedser.evaluate.bench.pairs import Pair, shared
 from fedser.evaluate.source import train_source
 from fedser.models import ModelSettings
 from fedser.train import TrainSettings
@@ -78,7 +79,7 @@ def one(job: tuple[dict[str, str], str, str, int]) -> dict[str, float]:
     """All variants on one pair with one seed: UAR in percent by name."""
     folders, source, target, seed = job
     data = {name: load(name, folders[name]) for name in (source, target)}
-    classes = tuple(sorted({e for e in data[source].emotions if e} & {e for e in data[target].emotions if e}))
+    classes = shared({name: part.emotions for name, part in data.items()}, Pair((source,), target))
     parts = {name: part.subset([i for i, e in enumerate(part.emotions) if e in classes]) for name, part in data.items()}
     x = {name: normalised(part) for name, part in parts.items()}
     labels = {name: part.labels(classes) for name, part in parts.items()}

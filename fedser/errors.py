@@ -32,6 +32,8 @@ Each message has two sentences: what happened (`str(error)`) and what to do (`er
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -180,3 +182,9 @@ class DeviceError(FedserError):
     """The device asked for is not there."""
 
     exit_code = 42
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known name next to a word that is none, as a sentence behind another one; empty where none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from fedser.adapt.aad import Aad
@@ -19,7 +18,7 @@ from fedser.adapt.shot import Shot
 from fedser.adapt.source import Source
 from fedser.adapt.tent import Tent
 from fedser.config import validate
-from fedser.errors import UsageError
+from fedser.errors import UsageError, did_you_mean
 
 METHODS: dict[str, type[Method]] = {
     "source": Source,
@@ -45,8 +44,7 @@ def make(name: str, options: Mapping[str, object] | None = None) -> Method:
         ConfigError: an option is unknown to the method or out of range.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), METHODS, n=1)
-        meant = f" Did you mean '{near[0]}'?" if near else ""
+        meant = did_you_mean(name.lower().replace("-", "_"), METHODS)
         raise UsageError(f"There is no method '{name}'.{meant}", f"Choose one of {', '.join(METHODS)}.")
     kind = METHODS[name]
     return kind(validate(kind.settings_type, dict(options or {}), f"the options of the method {name}"))

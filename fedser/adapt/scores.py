@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedser.adapt.bank import CHUNK, Bank
 from fedser.adapt.probabilities import probabilities
 from fedser.models.norms import batch_norms
 
-CHUNK = 1024  # rows of similarities computed at a time
 TINY = 1e-6  # a variance that counts as none
 
 
@@ -122,17 +122,10 @@ def neighbour_agreement(p: Tensor, features: Tensor, count: int = 5) -> float:
         features: in whose space neighbours are sought, by cosine: [N, d].
         count: neighbours; at most N − 1 are taken. A single utterance has none, and agrees.
     """
-    count = min(count, len(p) - 1)
-    if count < 1:
+    if len(p) < 2 or count < 1:
         return 1.0
-    f = functional.normalize(features, dim=1)
-    same = 0.0
-    for rows in torch.split(torch.arange(len(p), device=p.device), CHUNK):
-        similarity = f[rows] @ f.T
-        similarity.scatter_(1, rows.unsqueeze(1), -torch.inf)
-        told = p[similarity.topk(count, dim=1).indices].mean(dim=1).argmax(dim=1)
-        same += float((told == p[rows].argmax(dim=1)).sum())
-    return same / len(p)
+    near = Bank(features, p).neighbours(torch.arange(len(p), device=p.device), count)
+    return agreement(p, p[near].mean(dim=1))
 
 
 def balance(p: Tensor) -> float:

@@ -7,13 +7,12 @@ fit another unless the user passes a mapping that says so. The codes of single c
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fedser.errors import UnknownLabelError
+from fedser.errors import UnknownLabelError, did_you_mean
 
 EMOTIONS: tuple[str, ...] = (
     "amusement",
@@ -97,8 +96,7 @@ def emotion(label: str, path: Path, mapping: Mapping[str, str] | None = None) ->
         if target is not None:
             key, known = normalise(target), ALIASES.get(normalise(target))
     if known is None:
-        near = difflib.get_close_matches(key, ALIASES, n=1)
-        guess = f" Did you mean '{near[0]}'?" if near else ""
+        guess = did_you_mean(key, ALIASES)
         raise UnknownLabelError(
             f"{path}: '{label}' is not a known emotion label.{guess}",
             f"Use one of {', '.join(EMOTIONS)}, or map it to one of them.",

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from fedser.audio.corpora import CORPORA, Aside, Corpus
 from fedser.audio.quality import Finding
 from fedser.audio.speakers import speaker_rule
 from fedser.audio.utterance import Utterance
-from fedser.errors import NoAudioError, UnknownLabelError, UsageError
+from fedser.errors import NoAudioError, UnknownLabelError, UsageError, did_you_mean
 
 MATCH = 0.95
 """Share of the files that a reader must match to be chosen without being named."""
@@ -103,8 +102,7 @@ def _named(corpus: str | None) -> Corpus | None:
     known = next((one for one in CORPORA.values() if key in (one.name, *one.aliases)), None)
     if known is not None:
         return known
-    near = difflib.get_close_matches(key, CORPORA, n=1)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    guess = did_you_mean(key, CORPORA)
     raise UsageError(f"There is no corpus reader '{corpus}'.{guess}", f"Use one of {', '.join(CORPORA)}.")
 
 

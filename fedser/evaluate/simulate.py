@@ -32,12 +32,9 @@ predicted, confidence) and ``report.html``.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +46,7 @@ import torch
 from fedser import console
 from fedser.audio.dataset import SpeechData
 from fedser.compute import one_thread
+from fedser.evaluate import pool
 from fedser.evaluate.contenders import SeedResult, check, run_seed
 from fedser.evaluate.report import write_report
 from fedser.evaluate.results import collect, write_tables
@@ -110,23 +108,10 @@ def _seeds(settings: SimulationSettings, world: World, jobs: int, device: torch.
         for seed in settings.seeds:
             yield run_seed(settings, world, seed, device)
         return
-    context = multiprocessing.get_context("spawn")
     count = min(jobs, len(settings.seeds))
-    start = (settings, _pack(world), str(device))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=start) as pool:
-        waiting = [pool.submit(_one_seed, seed) for seed in settings.seeds]
-        try:
-            for future in waiting:
-                packed = future.result()
-                yield replace(
-                    packed.result, probabilities=_tensors(packed.probabilities), embedded=_tensors(packed.embedded)
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():  # leaving the block would wait for their seeds
-                worker.terminate()
-                worker.join()
-            raise
+    start = _Start(settings, _pack(world), device)
+    for packed in pool.results(_one_seed, settings.seeds, _begin, start, count, ordered=True):
+        yield replace(packed.result, probabilities=_tensors(packed.probabilities), embedded=_tensors(packed.embedded))
 
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -139,6 +124,15 @@ class _PackedWorld:
     world: World
     source: Arrays
     target: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What every process works with."""
+
+    settings: SimulationSettings
+    packed: _PackedWorld
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -166,12 +160,11 @@ def _with(data: SpeechData, raw: torch.Tensor) -> SpeechData:
     return replace(data, raw=raw, inspection=None)
 
 
-def _start(settings: SimulationSettings, packed: _PackedWorld, device: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-    one_thread()
+def _begin(start: _Start) -> None:
+    packed = start.packed
     source = {name: _with(data, torch.from_numpy(packed.source[name])) for name, data in packed.world.source.items()}
     target = _with(packed.world.target, torch.from_numpy(packed.target))
-    _here[:] = [(settings, replace(packed.world, source=source, target=target), torch.device(device))]
+    _here[:] = [(start.settings, replace(packed.world, source=source, target=target), start.device)]
 
 
 def _one_seed(seed: int) -> _PackedResult:

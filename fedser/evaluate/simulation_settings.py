@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from fedser.adapt import Schedule
 from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
-from fedser.config import Settings
+from fedser.config import Seeds, Settings
 from fedser.evaluate.partition import PartitionSettings
 from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.peer import PeerSettings
@@ -21,13 +21,6 @@ from fedser.train import TrainSettings
 
 Contender = Literal["source", "bn", "alone", "federated", "personal", "pooled", "newcomer"]
 CONTENDERS: tuple[Contender, ...] = get_args(Contender)
-
-
-def _seeds(value: object) -> object:
-    """Accept a number of seeds (0 … n−1), or ``0,1,2``, beside a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class SourceSettings(Settings):
@@ -136,4 +129,4 @@ class SimulationSettings(Settings):
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     unknown_emotions: Literal["leave_out", "adapt"] = "leave_out"
     contenders: tuple[Contender, ...] = Field(default=CONTENDERS, min_length=1)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from fedser import compute
 from fedser.adapt import Method, Schedule, adapt, probabilities
+from fedser.adapt.class_shares import balance as scale
 from fedser.adapt.method import Batch, Gradient
 from fedser.config import Settings
 from fedser.errors import ConfigError
@@ -126,14 +127,8 @@ def labels_of(p: Tensor, balance: float) -> Tensor:
     Returns:
         Class numbers, int64 [N].
     """
-    q = p.double()
-    present = (q.sum(dim=0) > 0).double()
-    prior = (1 - balance) * q.mean(dim=0) + balance * present / present.sum()
-    q = q.clamp(min=_TINY) * present
-    for _ in range(_BALANCING):
-        q = q / q.sum(dim=0).clamp(min=_TINY) * prior
-        q = q / q.sum(dim=1, keepdim=True)
-    return q.argmax(dim=1)
+    present = (p.sum(dim=0) > 0).double()
+    return scale(p.double(), present / present.sum(), balance, _BALANCING).argmax(dim=1)
 
 
 def refit(weight: Tensor, published: LinearClassifier, x: Tensor, labels: Tensor, work: PeerWork) -> Tensor:

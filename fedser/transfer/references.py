@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 import torch
 
 from fedser.compute import generator
 from fedser.config import Settings, validate
-from fedser.errors import UsageError
+from fedser.errors import UsageError, did_you_mean
 from fedser.models import EmotionClassifier, initialise
 from fedser.transfer.coral import Coral
 from fedser.transfer.dann import Dann
@@ -28,8 +27,7 @@ def options_of(name: str, options: Mapping[str, object] | None = None) -> Settin
         ConfigError: an option is unknown to the reference or out of range.
     """
     if name not in REFERENCES:
-        near = difflib.get_close_matches(name.lower().replace("-", ""), REFERENCES, n=1)
-        meant = f" Did you mean '{near[0]}'?" if near else ""
+        meant = did_you_mean(name.lower().replace("-", ""), REFERENCES)
         raise UsageError(f"There is no reference '{name}'.{meant}", f"Choose one of {', '.join(REFERENCES)}.")
     return validate(REFERENCES[name].settings_type, dict(options or {}), f"the options of the reference {name}")
 

@@ -19,8 +19,8 @@ import torch
 from fedser.audio.dataset import SpeechData
 from fedser.console import progress, say
 from fedser.errors import QuorumError, TooLittleDataError
+from fedser.evaluate import pool
 from fedser.evaluate import world as worlds
-from fedser.evaluate.bench import pool
 from fedser.evaluate.bench.cells import peak_mb
 from fedser.evaluate.bench.corpora import read
 from fedser.evaluate.bench.federated_settings import FederatedBenchSettings, check, simulation

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from fedser.adapt import METHODS, Schedule
-from fedser.config import Settings
+from fedser.config import Names, Seeds, Settings
 from fedser.errors import ConfigError
 from fedser.evaluate import contenders
 from fedser.evaluate.bench.pairs import Pair, resolve
-from fedser.evaluate.bench.settings import FEATURES, RULES, Names, Seeds, named
+from fedser.evaluate.bench.settings import FEATURES, RULES, named
 from fedser.evaluate.partition import PartitionSettings
 from fedser.evaluate.simulation_settings import CONTENDERS, RoundSettings, SimulationSettings
 from fedser.federation.policy import Policy

@@ -19,7 +19,7 @@ from fedser.audio.dataset import SpeechData
 from fedser.config import Settings
 from fedser.console import progress, say
 from fedser.errors import OutputError
-from fedser.evaluate.bench import pool
+from fedser.evaluate import pool
 from fedser.evaluate.bench.cells import Shared, compute, peak_mb, start
 from fedser.evaluate.bench.corpora import CLEAN, load
 from fedser.evaluate.bench.plan import plan

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from fedser.adapt import METHODS, Schedule, make
 from fedser.audio.features import FeatureSettings
-from fedser.config import Settings, validate
+from fedser.config import Names, Seeds, Settings, validate
 from fedser.errors import ConfigError
 from fedser.evaluate.bench.contest import GUARD, SUPERVISED, guard_settings
 from fedser.evaluate.bench.pairs import Pair, resolve
@@ -23,20 +23,6 @@ from fedser.transfer import REFERENCES
 
 RULES = ("auto", "corpus", "speaker", "shrunk")
 FEATURES = ("functionals", "egemaps", "logmel", "pretrained", "waveform")
-
-
-def listed(value: object) -> object:
-    """Accept ``a,b,c`` from the command line beside a YAML list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def seeds_of(value: object) -> object:
-    """Accept a number of seeds (0 … n-1) beside a list of seeds."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else listed(value)
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(listed), Field(min_length=1)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(seeds_of), Field(min_length=1)]
 
 
 class BenchSettings(Settings):

@@ -16,7 +16,13 @@ D = TypeVar("D")
 
 
 def results(
-    work: Callable[[J], R], todo: Sequence[J], start: Callable[[D], None], data: D, processes: int
+    work: Callable[[J], R],
+    todo: Sequence[J],
+    start: Callable[[D], None],
+    data: D,
+    processes: int,
+    *,
+    ordered: bool = False,
 ) -> Iterator[R]:
     """Results of ``work`` for each job, in the order in which they end.
 
@@ -26,6 +32,7 @@ def results(
         start: called once in each process with ``data``, before any work.
         data: what all jobs share.
         processes: at most; 1 works in this process.
+        ordered: in the order of ``todo`` instead.
     """
     if processes <= 1:
         _start(start, data)
@@ -33,9 +40,9 @@ def results(
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(start, data)) as pool:
-        waiting = [pool.submit(work, job) for job in todo]
         try:
-            yield from (future.result() for future in as_completed(waiting))
+            waiting = [pool.submit(work, job) for job in todo]
+            yield from (future.result() for future in (waiting if ordered else as_completed(waiting)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():  # leaving the block would wait for their jobs
