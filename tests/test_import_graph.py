@@ -27,12 +27,14 @@ LAYERS = {
     "fedser.bundle": 3,
     "fedser.adapt": 4,
     "fedser.train": 4,
-    "fedser.federation": 5,
-    "fedser.transfer": 6,  # above the federation, which may not know it
-    "fedser.evaluate": 6,
-    "fedser.demo": 7,
-    "fedser.commands": 8,
-    "fedser.cli": 9,
+    "fedser.privacy": 5,
+    "fedser.federation": 6,
+    "fedser.transfer": 7,  # above the federation, which may not know it
+    "fedser.evaluate": 7,
+    "fedser.attacks": 8,
+    "fedser.demo": 8,
+    "fedser.commands": 9,
+    "fedser.cli": 10,
 }
 
 FORBIDDEN = {"socket", "ssl", "http", "urllib", "requests", "httpx", "aiohttp", "grpc", "pickle", "marshal", "shelve"}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from fedser.config import Settings
 from fedser.federation.schema import ENCODINGS, Encoding
+from fedser.privacy.settings import PrivacySettings
 
 Leave = Literal["all", "all_but_first", "head", "none"]
 
@@ -65,6 +66,7 @@ class Policy(Settings):
         scalars: whether the named scalars may leave.
         utterances_min: least utterances for taking part.
         speakers_min: least speakers for taking part; unknown speakers count as one.
+        privacy: differential privacy of what leaves, its budget, and the masked sum.
     """
 
     methods: tuple[str, ...] | None = None
@@ -95,12 +97,20 @@ class Policy(Settings):
     scalars: bool = True
     utterances_min: int = Field(default=8, ge=1)
     speakers_min: int = Field(default=1, ge=1)
+    privacy: PrivacySettings = PrivacySettings()
 
     @field_validator("statistics", "prototypes")
     @classmethod
     def _no_message_for_it(cls, value: bool) -> bool:
         if value:
             raise ValueError("no message of this version carries them: only false is possible")
+        return value
+
+    @field_validator("privacy")
+    @classmethod
+    def _kept(cls, value: PrivacySettings) -> PrivacySettings:
+        if value.on or value.masking.required:
+            raise ValueError("this version can neither noise nor mask: leave privacy.unit at none")
         return value
 
     @field_validator("hours")
@@ -193,11 +203,19 @@ def _inside(value: object, allowed: Range | Words) -> bool:
 def template() -> str:
     """A policy file with every key at its default, explained by a comment: YAML that reads back as ``Policy()``."""
     lines = ["# What this site allows. Nothing of this file ever comes from the network.", ""]
-    told = _explained(Policy)
-    for name, value in Policy().model_dump(mode="json").items():
-        lines += [f"# {line}" for line in textwrap.wrap(told[name], 110)]
-        lines += [f"{name}: {json.dumps(value)}", ""]
-    return "\n".join(lines)
+    return "\n".join(lines + _keys(Policy()))
+
+
+def _keys(settings: BaseModel, indent: str = "") -> list[str]:
+    lines, told = [], _explained(type(settings))
+    for name, value in settings.model_dump(mode="json").items():
+        lines += [f"{indent}# {line}" for line in textwrap.wrap(told[name], 110 - len(indent))]
+        inner = getattr(settings, name)
+        if isinstance(inner, BaseModel):
+            lines += [f"{indent}{name}:", *_keys(inner, indent + "  ")]
+        else:
+            lines += [f"{indent}{name}: {json.dumps(value)}", ""]
+    return lines
 
 
 def _explained(kind: type[BaseModel]) -> Mapping[str, str]:

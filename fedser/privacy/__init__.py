@@ -1,0 +1,1 @@
+"""Differential privacy, the budget ledger and masked sums."""
