@@ -17,6 +17,8 @@ from fedser.bundle import Bundle, format, keys
 from fedser.errors import EnrolmentError, SignatureError, UsageError
 from fedser.federation.flower import environment
 from fedser.federation.layout import elements, unpack
+from fedser.federation.withdrawal import MAX_BYTES as LEAVE_BYTES
+from fedser.federation.withdrawal import PATH as LEAVE
 from fedser_server import rounds as study_rounds
 from fedser_server.attempts import Attempts
 from fedser_server.checkpoint import Checkpoints, goes_with
@@ -154,7 +156,8 @@ def _own_ways(state: State, bundle: Path, signer: str, rounds: int, journal: Jou
     """The project's own routes; there is nothing to enrol for where the bundle is only published."""
     app = Starlette(routes=list(routes(state, bundle, rounds, journal.record, signer)))
     ways = {BUNDLE: Way("GET", app), TRUST: Way("GET", app)}
-    return ways | ({ENROL: Way("POST", app, _ENROL_BYTES)} if rounds else {})
+    posted = {ENROL: Way("POST", app, _ENROL_BYTES), LEAVE: Way("POST", app, LEAVE_BYTES)}
+    return ways | (posted if rounds else {})
 
 
 def _fleet_ways(fleet: Any, largest: int) -> dict[str, Way]:  # noqa: ANN401 - flower is imported late

@@ -21,9 +21,11 @@ from fedser import files
 from fedser.errors import BundleFormatError, FedserError, SignatureError
 from fedser.federation.schema import PROTOCOL
 from fedser.federation.trust import vouch
+from fedser.federation.withdrawal import PATH as LEAVE
 from fedser_server.enrolment import PATH, Enrolment, Record
 from fedser_server.folder import make_private
 from fedser_server.state import State
+from fedser_server.withdrawal import Withdrawal
 
 BUNDLE, TRUST = "/v1/fedser/bundle", "/v1/fedser/trust"
 
@@ -91,7 +93,7 @@ def routes(state: State, bundle: Path, rounds: int, record: Record, signer: str 
     Args:
         state: the provider's.
         bundle: the ``.safetensors`` file, its signature beside it.
-        rounds: of the study; 0 publishes only, and then there is nothing to enrol for.
+        rounds: of the study; 0 publishes only, and then there is nothing to enrol for or to leave.
         record: takes one event (a mapping for JSON) for each enrolment and each refusal.
         signer: the bundle's, for the order key to vouch for.
 
@@ -118,7 +120,8 @@ def routes(state: State, bundle: Path, rounds: int, record: Record, signer: str 
     open_routes = [Route(BUNDLE, serve_bundle, methods=["GET"]), Route(TRUST, serve_trust, methods=["GET"])]
     if rounds == 0:
         return open_routes
-    return [*open_routes, Route(PATH, Enrolment(state, record).enrol, methods=["POST"])]
+    enrol, leave = Enrolment(state, record).enrol, Withdrawal(state, record).leave
+    return [*open_routes, Route(PATH, enrol, methods=["POST"]), Route(LEAVE, leave, methods=["POST"])]
 
 
 def _bundle(published: Published, request: Request) -> Response:

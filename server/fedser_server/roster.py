@@ -1,4 +1,4 @@
-"""The roster, ``sites.json``: who was invited, who enrolled with which keys, who was revoked.
+"""The roster, ``sites.json``: who was invited, who enrolled with which keys, who was revoked or left.
 
 Every change is read, made and written under the state folder's lock, and the file is replaced in one step:
 commands, enrolments and a running node may all change it at any time. A token is kept as its SHA-256 only.
@@ -24,10 +24,13 @@ from fedser.config import Settings, validate
 from fedser.errors import ConfigError, EnrolmentError, KeyFileError, SignatureError, StateError
 from fedser.federation.enrolment import EnrolRequest, check_proofs
 from fedser.federation.schema import Digest, Name
+from fedser.federation.withdrawal import LeaveRequest
+from fedser.federation.withdrawal import check as check_leave
 from fedser_server.folder import RESTORE, exclusive, read_private
 
 Time = Annotated[int, Field(ge=0, lt=2**53)]
 Reason = Literal["token", "revoked", "expired", "malformed", "proof", "key"]
+_OUT = ("revoked", "left")
 _NOBODY = hashlib.sha256(b"").hexdigest()
 _HINTS = {
     "token": "Check that the invitation is this provider's and the newest for this site.",
@@ -52,15 +55,15 @@ class SiteEntry(Settings):
 
     Attributes:
         name: unique in the study.
-        status: invited → enrolled → revoked.
+        status: invited → enrolled → revoked, or left by its own word.
         token_hash: SHA-256 of the token's text; the token itself is nowhere but in the invitation.
-        invited, expires, enrolled, revoked: Unix times in seconds, None where it has not happened.
+        invited, expires, enrolled, revoked, left: Unix times in seconds, None where it has not happened.
         node_key: canonical PEM of the EC P-384 public key that it enrolled with.
         reply_key: its Ed25519 public key, in hexadecimal.
     """
 
     name: Name
-    status: Literal["invited", "enrolled", "revoked"]
+    status: Literal["invited", "enrolled", "revoked", "left"]
     token_hash: Annotated[Digest, Field(repr=False)]
     invited: Time
     expires: Time
@@ -68,6 +71,7 @@ class SiteEntry(Settings):
     reply_key: Digest | None = None
     enrolled: Time | None = None
     revoked: Time | None = None
+    left: Time | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> SiteEntry:
@@ -162,13 +166,37 @@ class Roster:
             old = next((site for site in before.sites if site.name == name), None)
             if old is None:
                 raise EnrolmentError(f"There is no site {name!r:.80}.", "fedser-server sites lists them.")
-            if old.status == "revoked":
+            if old.status in _OUT:
                 return old
             moment = int(time.time() if now is None else now)
-            entry = old.model_copy(update={"status": "revoked", "revoked": moment})
-            retired = [key for key in (old.node_key, old.reply_key) if key]
-            self._write(_replaced(before, entry).model_copy(update={"retired": (*before.retired, *retired)}))
-            return entry
+            return self._shut_out(before, old.model_copy(update={"status": "revoked", "revoked": moment}))
+
+    def leave(self, asked: LeaveRequest, now: float | None = None) -> bool:
+        """Shut an enrolled site out by its own word; whether it was still in.
+
+        Raises:
+            RefusedError: the word is not that of the key which this site enrolled with; the roster is as it was.
+            StateError: the roster is damaged.
+        """
+        with self._editing() as before:
+            old = next((site for site in before.sites if site.name == asked.site), None)
+            if old is None or old.reply_key != asked.reply_key:
+                raise RefusedError("proof", "No site of this name enrolled with this key.")
+            try:
+                check_leave(asked)
+            except SignatureError:
+                raise RefusedError("proof", "The request does not prove that the site holds its key.") from None
+            if old.status in _OUT:
+                return False
+            moment = int(time.time() if now is None else now)
+            self._shut_out(before, old.model_copy(update={"status": "left", "left": moment}))
+            return True
+
+    def _shut_out(self, before: _File, entry: SiteEntry) -> SiteEntry:
+        """Write an entry whose keys never enrol again."""
+        retired = [key for key in (entry.node_key, entry.reply_key) if key]
+        self._write(_replaced(before, entry).model_copy(update={"retired": (*before.retired, *retired)}))
+        return entry
 
     def enrol(self, asked: EnrolRequest, now: float | None = None) -> SiteEntry:
         """Exchange a token for a place among the enrolled, bound to the first keys presented.
@@ -235,8 +263,8 @@ def _admitted(content: _File, asked: EnrolRequest, now: float) -> SiteEntry:
     right = hmac.compare_digest(_hash(asked.token), entry.token_hash if entry else _NOBODY)
     if entry is None or not right:
         raise RefusedError("token", "The invitation's token is not good here.")
-    if entry.status == "revoked":
-        raise RefusedError("revoked", "This site was revoked.")
+    if entry.status in _OUT:
+        raise RefusedError("revoked", "This site was revoked, or has left.")
     if entry.status == "invited" and now > entry.expires:
         raise RefusedError("expired", "The invitation has expired.")
     return entry

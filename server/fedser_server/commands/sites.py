@@ -11,11 +11,11 @@ from fedser_server.commands.options import DEFAULT_STATE, Form, SiteName, StateF
 if TYPE_CHECKING:
     from fedser_server.roster import SiteEntry
 
-_COLUMNS = ("site", "status", "invited", "expires", "enrolled", "revoked")
+_COLUMNS = ("site", "status", "invited", "expires", "enrolled", "revoked", "left")
 
 
 def sites(state: StateFolder = DEFAULT_STATE, form: Form = console.Format.text) -> None:
-    """List the sites: invited, expired (invited, but too late now), enrolled or revoked."""
+    """List the sites: invited, expired (invited, but too late now), enrolled, revoked, or left by themselves."""
     from fedser_server.state import State
 
     opened = State.open(state, create=False)
@@ -28,7 +28,8 @@ def revoke(name: SiteName, state: StateFolder = DEFAULT_STATE, form: Form = cons
     from fedser_server.state import State
 
     entry = State.open(state, create=False).roster.revoke(name)
-    text = f"{name} is revoked. Its updates of earlier rounds stay in the model; the name can be invited anew."
+    what = "has left by itself" if entry.status == "left" else "is revoked"
+    text = f"{name} {what}. Its updates of earlier rounds stay in the model; the name can be invited anew."
     console.emit(_row(entry), form, lambda: text)
 
 
@@ -37,7 +38,7 @@ def _row(entry: SiteEntry) -> dict[str, Any]:
     status: str = entry.status
     if status == "invited" and time.time() > entry.expires:
         status = "expired"
-    values = entry.model_dump(include={"invited", "expires", "enrolled", "revoked"})
+    values = entry.model_dump(include={"invited", "expires", "enrolled", "revoked", "left"})
     return {"site": entry.name, "status": status, **values}
 
 
