@@ -80,6 +80,7 @@ class Rounds:
         refresh: asks for the provider's renewals.
         open: opens a line to the provider.
         patience: for a provider that is away.
+        attend: writes down who takes part, before an order is carried out.
     """
 
     folder: SiteFolder
@@ -91,6 +92,7 @@ class Rounds:
     refresh: Refresh
     open: Open
     patience: Patience
+    attend: Callable[[SiteWork], None] = lambda work: None
     _made: float | None = None  # when the personal model was first seen
     _turned_away: int = 0
     _order_key: str = ""
@@ -206,8 +208,9 @@ class Rounds:
         )
 
     def _note(self, work: SiteWork) -> SiteWork:
-        """A stage that changes nothing: it remembers which order is being carried out."""
+        """A stage that changes nothing: it remembers which order is being carried out, and who takes part."""
         order = work.order
+        self.attend(work)
         told = {"method": order.method, "options": dict(order.options), "seed": order.seed, "steps": order.work.steps}
         self.folder.tell(order=told, round=order.round)
         return work
