@@ -143,10 +143,8 @@ class Serving:
         self._end.set()
         self._server.should_exit = True
         self._thread.join(10)
-        self._socket.close()
-
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
+        if not self._thread.is_alive():  # else the server, late on a busy machine, would find its socket gone
+            self._socket.close()
 
     @property
     def alive(self) -> bool:
