@@ -50,6 +50,6 @@ class Bank:
         found = []
         for rows in torch.split(index, CHUNK):
             similarity = self.features[rows] @ self.features.T
-            similarity.scatter_(1, rows.unsqueeze(1), -torch.inf)
-            found.append(similarity.topk(count, dim=1).indices)
+            others = similarity.scatter(1, rows.unsqueeze(1), -torch.inf)  # not in place: groups come under vmap
+            found.append(others.topk(count, dim=1).indices)
         return torch.cat(found)
