@@ -23,6 +23,9 @@
     │   ├── NetworkError     33      the other side cannot be reached, or is not the one that was pinned
     │   ├── EnrolmentError   34      an invitation, its token or a key is refused
     │   └── StateError       35      a node's state folder is in use, damaged or another study's
+    ├── AttackError                  what the attack lab found
+    │   ├── BarError         50      a defence let more through than a bar allows
+    │   └── ControlError     51      an attack failed where nothing is defended, and so proves nothing
     ├── OutputError          40      a result cannot be written
     ├── DependencyError      41      an optional package is missing
     └── DeviceError          42      the device asked for is not there
@@ -164,6 +167,22 @@ class StateError(FederationError):
     """A node's state folder is in use, damaged, or belongs to another study."""
 
     exit_code = 35
+
+
+class AttackError(FedserError):
+    """What the attack lab found."""
+
+
+class BarError(AttackError):
+    """A defended setting let more through than a bar of the configuration allows."""
+
+    exit_code = 50
+
+
+class ControlError(AttackError):
+    """An attack failed where nothing is defended: the run proves nothing."""
+
+    exit_code = 51
 
 
 class OutputError(FedserError):
