@@ -60,11 +60,11 @@ def laplace(tries: int, scale: int) -> NDArray[np.int64]:
     """Values with P(n) ∝ exp(−|n| / scale), as many as are kept of ``tries``: algorithm 2."""
     rest = uniform_integers(0, scale, tries)
     rest = rest[coins(rest / scale, lambda i: Fraction(int(rest[i]), scale))]
-    n = rest + scale * _geometric(len(rest))
+    n: NDArray[np.int64] = rest + scale * _geometric(len(rest))
     negative = bernoulli(0.5, len(n))
-    kept = ~(negative & (n == 0))  # or 0 would be twice as likely
-    signed: NDArray[np.int64] = np.where(negative, -n, n)
-    return signed[kept]
+    kept: NDArray[np.bool_] = ~negative | (n > 0)  # or 0 would be twice as likely
+    n[negative] *= -1
+    return n[kept]
 
 
 def _geometric(size: int) -> NDArray[np.int64]:
