@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
+_AS_THEY_ARE = (torch.float16, torch.int8, torch.uint32, torch.uint64)
 PEER = "linear.weight"  # the shared linear peer's tensor [C, D], beside the network's: its name in the bundle
 
 
@@ -67,12 +68,12 @@ def tensor_digest(flat: Tensor) -> str:
 
 
 def raw_bytes(flat: Tensor) -> memoryview:
-    """The bytes of a flat tensor as they travel, little-endian: float16 and int8 as such, all else as float32.
+    """The bytes of a flat tensor as they travel, little-endian: compressed and masked ones as such, else as float32.
 
     A view of the tensor's memory where it lies on the CPU in that form.
     """
     flat = flat.detach().cpu()
-    if flat.dtype not in (torch.float16, torch.int8):
+    if flat.dtype not in _AS_THEY_ARE:
         flat = flat.float()
     values = flat.contiguous().numpy()
     little: memoryview = values.astype(values.dtype.newbyteorder("<"), copy=False).data

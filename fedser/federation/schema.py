@@ -27,6 +27,15 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(max_l
 Encoding = Literal["f32", "f16", "i8"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
+Round = Annotated[int, Field(ge=1, le=1_000_000)]
+Attempt = Annotated[int, Field(ge=0, le=1000)]
+Expires = Annotated[int, Field(ge=0, lt=2**53)]
+Modulus = Literal[32, 64]
+Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Box = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{188}$")]  # two sealed shares of 33 bytes
+MOST_MASKED = 1000  # sites of a masked sum
+Names = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MOST_MASKED)]
+
 Scale = tuple[Annotated[int, Field(ge=1, le=2**31)], Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e6)]]
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -81,6 +90,39 @@ class PeerWork:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Terms:
+    """What all sites of a masked sum have in common; see :mod:`fedser.federation.secure_schema`.
+
+    Attributes:
+        threshold: sites whose shares unmask the sum; fewer survivors, and nobody learns anything.
+        grid: each value is rounded to a multiple of 2^−grid.
+        modulus: bits of the integers that travel.
+        clip: L2 norm to which every site shortens its update, where its own policy does not do so earlier.
+    """
+
+    threshold: Annotated[int, Field(ge=2, le=MOST_MASKED)]
+    grid: Annotated[int, Field(ge=4, le=40)]
+    modulus: Modulus
+    clip: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1e4)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Masked:
+    """The part of an order that has the update leave under masks.
+
+    Attributes:
+        roster: digest of the roster whose members the masks are for.
+        senders: of them, those whose shares all others have: between these there are masks.
+        boxes: what each sender but this site sealed for it, in the order of ``senders``.
+    """
+
+    terms: Terms
+    roster: Digest
+    senders: Names
+    boxes: Annotated[tuple[Box, ...], Field(max_length=MOST_MASKED)]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Order:
     """Provider → site: what to do with the tensors beside it.
 
@@ -98,12 +140,13 @@ class Order:
             own tensors are float32.
         peer: what to do with the shared linear peer; None where none is shared. Its tensor, ``linear.weight``, is
             the last of the layout.
+        masking: for an update that leaves under masks; None for one that leaves as it is.
     """
 
     protocol: Literal[1]
     study: Name
-    round: Annotated[int, Field(ge=1, le=1_000_000)]
-    attempt: Annotated[int, Field(ge=0, le=1000)]
+    round: Round
+    attempt: Attempt
     site: Name
     phase: Literal["train", "finish"]
     method: Name
@@ -114,9 +157,10 @@ class Order:
         tuple[tuple[TensorName, Shape], ...], Field(min_length=1, max_length=4096), AfterValidator(_unique)
     ]
     tensor_digest: Digest
-    expires: Annotated[int, Field(ge=0, lt=2**53)]
+    expires: Expires
     encoding: Encoding = "f32"
     peer: PeerWork | None = None
+    masking: Masked | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -174,6 +218,9 @@ class Code(IntEnum):
     FAILED = 13  # the site could not do it
     TRAP = 14  # weights with units that single out a few utterances
     HOURS = 15  # outside the site's hours
+    BUDGET = 16  # the privacy budget is spent
+    PRIVATE = 17  # an order that is not sound under the site's privacy unit
+    MASK = 18  # the update may leave masked only, or the roster, a share or a list of the masked sum does not fit
 
 
 @dataclass(frozen=True, config=_STRICT)

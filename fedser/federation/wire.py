@@ -8,10 +8,11 @@
     4P bytes  the tensor, little-endian
 
 An update may be written as ``F16`` (2P bytes) or ``I8`` (P bytes): its body names the encoding, and for ``I8`` the
-scales. Orders are ``F32``.
+scales. A masked one is ``U32`` or ``U64``. Orders are ``F32``; messages without a tensor have an empty one.
 
-ENVELOPE is canonical JSON (sorted keys, no spaces): ``{"body": …, "kind": "order"|"update"|"refusal",
-"signature": hex}``, with an Ed25519 signature over the kind and the body. The body names the tensor's
+ENVELOPE is canonical JSON (sorted keys, no spaces): ``{"body": …, "kind": "order"|"update"|…, "signature": hex}``,
+where a kind is the name of a class of :mod:`fedser.federation.schema` or ``secure_schema`` in small letters, with an
+Ed25519 signature over the kind and the body. The body names the tensor's
 SHA-256, so the signature covers the tensor too. There is exactly one way to write a message: what differs
 from its own re-encoding is refused. Nothing here executes, imports or unpickles what it reads, and each
 decoder raises :class:`~fedser.errors.WireError` and nothing else, whatever the bytes.
@@ -20,11 +21,9 @@ decoder raises :class:`~fedser.errors.WireError` and nothing else, whatever the 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -32,41 +31,66 @@ from torch import Tensor
 from fedser.bundle.keys import SigningKey, verify
 from fedser.errors import SignatureError, WireError
 from fedser.federation.compress import unpacked
+from fedser.federation.container import NAMES
+from fedser.federation.container import Limits as Limits
+from fedser.federation.container import canonical as _canonical
+from fedser.federation.container import parsed as _json
+from fedser.federation.container import read as _open
+from fedser.federation.container import write as _container
 from fedser.federation.layout import elements, raw_bytes, tensor_digest
 from fedser.federation.schema import Order, Refusal, Update
+from fedser.federation.secure_schema import (
+    Asked,
+    Consent,
+    KeysOrder,
+    MaskedUpdate,
+    MaskKeys,
+    MaskShares,
+    Revealed,
+    Roster,
+    Said,
+    Survivors,
+    Unmask,
+)
 
+Message = Order | Update | Refusal | Asked | Said
+ASKED = (Order, KeysOrder, Roster, Survivors, Unmask)  # what a provider sends
 _HINT = "Ask the other side which version of fedser it runs; if they agree, treat the message as hostile."
-_KINDS: dict[str, TypeAdapter[Any]] = {
-    "order": TypeAdapter(Order),
-    "update": TypeAdapter(Update),
-    "refusal": TypeAdapter(Refusal),
-}
-_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I8": np.dtype("i1")}
-_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
+_CLASSES = (*ASKED, Update, Refusal, MaskKeys, MaskShares, MaskedUpdate, Consent, Revealed)
+_KINDS: dict[str, TypeAdapter[Any]] = {kind.__name__.lower(): TypeAdapter(kind) for kind in _CLASSES}
+_WITH_TENSOR = (Order, Update, MaskedUpdate)
+_MASKED = {32: torch.uint32, 64: torch.uint64}
+
+DEFAULT = Limits()
+NOTHING = torch.zeros(0)  # the tensor of a message that has none
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Sizes above which a message is refused before anything of it is parsed.
+class Opened:
+    """A message whose signature fits, the tensor beside it [P], and the signature, in hexadecimal."""
 
-    Attributes:
-        header: bytes of the header.
-        elements: values of the tensor.
-    """
-
-    header: int = 1 << 20
-    elements: int = 1 << 28
+    message: Message
+    flat: Tensor
+    signature: str
 
 
-DEFAULT = Limits()
+def order_digest(order: Message) -> str:
+    """SHA-256 of an order or any other message, in hexadecimal: what an update answers."""
+    return hashlib.sha256(signed_bytes(order)).hexdigest()
 
 
-def order_digest(order: Order) -> str:
-    """SHA-256 of an order, in hexadecimal: what an update answers."""
-    return hashlib.sha256(_signed("order", order)).hexdigest()
+def signed_bytes(message: Message) -> bytes:
+    """What a message's signature is over."""
+    kind = _kind(message)
+    return _domain(kind) + canonical(message).encode()
 
 
-def encode(message: Order | Update | Refusal, flat: Tensor, key: SigningKey) -> bytes:
+def canonical(message: Message) -> str:
+    """A message's one form as JSON."""
+    return _canonical(_plain(_kind(message), message))
+
+
+def encode(message: Message, flat: Tensor, key: SigningKey) -> bytes:
     """Sign a message and lay it out as bytes.
 
     Args:
@@ -82,9 +106,9 @@ def encode(message: Order | Update | Refusal, flat: Tensor, key: SigningKey) -> 
     envelope = {
         "body": _plain(kind, message),
         "kind": kind,
-        "signature": key.sign(_signed(kind, message)).hex(),
+        "signature": key.sign(signed_bytes(message)).hex(),
     }
-    return _container(_canonical(envelope), raw_bytes(flat), _NAMES[flat.dtype])
+    return _container(_canonical(envelope), raw_bytes(flat), NAMES[flat.dtype])
 
 
 def decode_order(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Order, Tensor]:
@@ -98,10 +122,10 @@ def decode_order(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Or
     Raises:
         WireError: with the reason.
     """
-    message, flat = _decode(data, signer, limits)
-    if not isinstance(message, Order):
+    opened = read(data, signer, limits)
+    if not isinstance(opened.message, Order):
         raise WireError("An order was expected and something else came.", _HINT)
-    return message, flat
+    return opened.message, opened.flat
 
 
 def decode_reply(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Update | Refusal, Tensor]:
@@ -115,13 +139,21 @@ def decode_reply(data: bytes, signer: str, limits: Limits = DEFAULT) -> tuple[Up
     Raises:
         WireError: with the reason.
     """
-    message, flat = _decode(data, signer, limits)
-    if isinstance(message, Order):
-        raise WireError("A reply was expected and an order came.", _HINT)
-    return message, unpacked(message, flat) if isinstance(message, Update) else flat
+    opened = read(data, signer, limits)
+    message, flat = opened.message, opened.flat
+    if isinstance(message, Update):
+        return message, unpacked(message, flat)
+    if not isinstance(message, Refusal):
+        raise WireError("A reply was expected and something else came.", _HINT)
+    return message, flat
 
 
-def _decode(data: bytes, signer: str, limits: Limits) -> tuple[Order | Update | Refusal, Tensor]:
+def read(data: bytes, signer: str, limits: Limits = DEFAULT) -> Opened:
+    """Read a message of any kind; the caller looks at which one came.
+
+    Raises:
+        WireError: with the reason.
+    """
     text, flat = _open(data, limits)
     envelope = _json(text)
     if set(envelope) != {"body", "kind", "signature"} or _canonical(envelope) != text:
@@ -145,18 +177,21 @@ def _decode(data: bytes, signer: str, limits: Limits) -> tuple[Order | Update | 
     if _canonical(_plain(kind, message)) != body:
         raise WireError(f"The {kind} writes a value in another form than the schema's.", _HINT)
     _check_tensor(message, flat)
-    return message, flat
+    return Opened(message, flat, signature)
 
 
-def _check_tensor(message: Order | Update | Refusal, flat: Tensor) -> None:
+def _check_tensor(message: Message, flat: Tensor) -> None:
     """Raise WireError unless the tensor is the one that the message names."""
     if isinstance(message, Update) and flat.ndim == 1:
         unpacked(message, flat)
+    elif isinstance(message, MaskedUpdate):
+        if flat.ndim != 1 or flat.dtype != _MASKED[message.modulus]:
+            raise WireError("The tensor is not of the masked sum's integers.", _HINT)
     elif flat.ndim != 1 or flat.dtype != torch.float32:
         raise WireError("The tensor is not flat float32.", _HINT)
-    if isinstance(message, Refusal):
+    if not isinstance(message, _WITH_TENSOR):
         if flat.numel():
-            raise WireError("A refusal came with a tensor.", _HINT)
+            raise WireError(f"A message came with a tensor, and a {_kind(message)} has none.", _HINT)
         return
     if isinstance(message, Order) and elements(message.layout) != flat.numel():
         raise WireError("The tensor's length is not the layout's.", _HINT)
@@ -164,70 +199,14 @@ def _check_tensor(message: Order | Update | Refusal, flat: Tensor) -> None:
         raise WireError("The tensor is not the one that was signed.", _HINT)
 
 
-def _container(entry: str, payload: bytes | memoryview, dtype: str = "F32") -> bytes:
-    header = _header(entry, len(payload), dtype)
-    return b"".join((len(header).to_bytes(8, "little"), header, payload))
-
-
-def _header(entry: str, size: int, dtype: str) -> bytes:
-    width = _TYPES[dtype].itemsize
-    tensor = {"dtype": dtype, "shape": [size // width], "data_offsets": [0, size]}
-    text = json.dumps({"__metadata__": {"fedser": entry}, "flat": tensor}, separators=(",", ":"))
-    return (text + " " * (-len(text) % 8)).encode()  # the payload starts at a multiple of 8 bytes
-
-
-def _open(data: bytes, limits: Limits) -> tuple[str, Tensor]:
-    """The entry's text and the tensor [P] of a container; sizes are checked before anything is parsed."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > limits.header or 8 + length > len(data):
-        raise WireError("The message is cut short or its header is too long.", _HINT)
-    size = len(data) - 8 - length
-    if size > 4 * limits.elements:
-        raise WireError("The message's tensor is too large.", _HINT)
-    header = data[8 : 8 + length]
-    try:
-        parsed = _json(header.decode("utf-8"))
-        entry, dtype = parsed["__metadata__"]["fedser"], _TYPES[parsed["flat"]["dtype"]]
-        faithful = isinstance(entry, str) and _header(entry, size, parsed["flat"]["dtype"]) == header
-    except (UnicodeError, KeyError, TypeError):
-        faithful = False
-    if not faithful:
-        raise WireError("The message is not one flat tensor with one entry.", _HINT)
-    if size % dtype.itemsize or size > dtype.itemsize * limits.elements:
-        raise WireError("The message's tensor is too large or cut short.", _HINT)
-    values = np.frombuffer(data, dtype=dtype, offset=8 + length)
-    return entry, torch.from_numpy(values.astype(dtype.newbyteorder("=")))
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise WireError("The message's entry is not JSON.", _HINT) from None
-    if not isinstance(value, dict):
-        raise WireError("The message's entry is not a JSON object.", _HINT)
-    return value
-
-
-def _canonical(value: object) -> str:
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (ValueError, RecursionError):
-        raise WireError("The message's entry holds what cannot be written.", _HINT) from None
-
-
-def _plain(kind: str, message: Order | Update | Refusal) -> dict[str, Any]:
+def _plain(kind: str, message: Message) -> dict[str, Any]:
     plain: dict[str, Any] = _KINDS[kind].dump_python(message, mode="json")
     return plain
 
 
-def _kind(message: Order | Update | Refusal) -> str:
+def _kind(message: Message) -> str:
     return type(message).__name__.lower()
 
 
 def _domain(kind: str) -> bytes:
     return f"fedser/{kind}/1\n".encode()
-
-
-def _signed(kind: str, message: Order | Update | Refusal) -> bytes:
-    return _domain(kind) + _canonical(_plain(kind, message)).encode()

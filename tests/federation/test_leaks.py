@@ -285,7 +285,7 @@ OUT_OF_REACH = {
     "features in place of an update, of its length": "Shape, range and norm are those of an update, and the gate does "
     "not know what training should have given. It takes a change of the installed code, which no message can make.",
     "the choice whether or when to answer": "A site may always refuse; that tells a bit, and so does its delay.",
-    "a refusal's code as a message": "Fifteen codes are fifteen words; each is recorded in the audit log.",
+    "a refusal's code as a message": "Eighteen codes are eighteen words; each is recorded in the audit log.",
     "what an honest update itself tells": "Gradients carry information about the data. Clipping, local layers, the "
     "trap check and the lower bounds on batch and steps bound it, and differential privacy limits it.",
 }
