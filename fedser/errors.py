@@ -22,7 +22,10 @@
     │   ├── QuorumError      32      too few sites answered
     │   ├── NetworkError     33      the other side cannot be reached, or is not the one that was pinned
     │   ├── EnrolmentError   34      an invitation, its token or a key is refused
-    │   └── StateError       35      a node's state folder is in use, damaged or another study's
+    │   ├── StateError       35      a node's state folder is in use, damaged or another study's
+    │   ├── PrivacyError     36      a private run that would not keep what it claims
+    │   ├── BudgetError      37      the privacy budget is spent
+    │   └── LedgerError      38      the ledger of the budget is damaged, behind, or another site's
     ├── AttackError                  what the attack lab found
     │   ├── BarError         50      a defence let more through than a bar allows
     │   └── ControlError     51      an attack failed where nothing is defended, and so proves nothing
@@ -167,6 +170,24 @@ class StateError(FederationError):
     """A node's state folder is in use, damaged, or belongs to another study."""
 
     exit_code = 35
+
+
+class PrivacyError(FederationError):
+    """A private run would not keep what it claims; the hint names the nearest sound setting."""
+
+    exit_code = 36
+
+
+class BudgetError(FederationError):
+    """The privacy budget of this site and unit is spent."""
+
+    exit_code = 37
+
+
+class LedgerError(FederationError):
+    """The ledger of the privacy budget is damaged, behind what it held before, or another site's or unit's."""
+
+    exit_code = 38
 
 
 class AttackError(FedserError):

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedser.privacy.settings import PrivacySettings
+
 LARGEST = 100.0
 _EPSILON_ERROR = 0.01
 _ORDERS = 1 + np.geomspace(1e-3, 1e5, 1001)
@@ -173,3 +175,12 @@ def _renyi(charges: tuple[Charge, ...], delta: float) -> float:
         )
         epsilon, _ = get_privacy_spent(orders=_SUBSAMPLED_ORDERS, rdp=spent, delta=delta)
     return max(float(epsilon), 0.0)
+
+
+def noise_of(privacy: PrivacySettings) -> float:
+    """The noise of a policy's releases: its own, or the smallest at which ``releases`` of them stay in the budget."""
+    if privacy.noise is not None:
+        return privacy.noise
+    site = privacy.unit == "site"
+    rate = 1.0 if site else privacy.rate
+    return noise_for(privacy.epsilon, privacy.delta, rate, privacy.releases, discrete=site)
