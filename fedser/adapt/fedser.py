@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from fedser.adapt.class_shares import LEAST, balance, expected_shares
 from fedser.adapt.method import Batch, Gradient
 from fedser.adapt.probabilities import probabilities
 from fedser.adapt.schedule import Schedule
@@ -16,8 +15,6 @@ from fedser.adapt.vectors import vectors
 from fedser.config import Settings
 from fedser.losses import agreement, divergence, neighbour_contrastive, overlap, supervised_contrastive
 from fedser.models import fit_logistic
-
-RAREST = 10.0  # a class is weighed at most so many times as in even shares
 
 
 class FedserSettings(Settings):
@@ -32,12 +29,7 @@ class FedserSettings(Settings):
         view_weight: γ; 0 with β 0 leaves the linear view out.
         start: share of the schedule before the linear view joins in: at first its pupil, the network, still has
             the source's preference for some classes, which the view would copy.
-        anchor: weight of the published answers beside the network's in what the view learns; doubled where the
-            site's emotions seem uneven.
-        balance: how far the class shares of what the view learns are moved to the expected ones.
-        even: how far, in nats, the published answers' class shares may lie from even ones for the site's emotions to
-            be taken as even; see :func:`fedser.adapt.class_shares.expected_shares`.
-        uneven: from where on they are taken to be as uneven as they seem.
+        anchor: weight of the published answers beside the network's in what the view learns.
         penalty: scikit-learn's C of the view, inverse strength of its L2 penalty.
     """
 
@@ -49,16 +41,7 @@ class FedserSettings(Settings):
     view_weight: float = Field(default=3.0, ge=0)
     start: float = Field(default=0.3, ge=0, le=1)
     anchor: float = Field(default=0.5, ge=0)
-    balance: float = Field(default=0.5, ge=0, le=1)
-    even: float = Field(default=0.22, ge=0)
-    uneven: float = Field(default=0.3, gt=0)
     penalty: float = Field(default=0.01, gt=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> FedserSettings:
-        if self.even >= self.uneven:
-            raise ValueError("even must lie below uneven")
-        return self
 
 
 class Fedser(Gradient):
@@ -66,8 +49,8 @@ class Fedser(Gradient):
 
     Neighbours are a local matter: where a cluster of the network's space lies across two emotions, they confirm each
     other's error. A strongly penalised linear classifier of the recordings themselves can't follow such a cluster.
-    Each epoch it is fitted to the network's own answers, with class shares made more even, and its answers are what
-    the network learns from: co-training (Blum and Mitchell 1998) of a local and a global view.
+    Each epoch it is fitted to the network's own answers and the published ones, and its answers are what the network
+    learns from: co-training (Blum and Mitchell 1998) of a local and a global view.
     """
 
     name = "fedser"
@@ -79,10 +62,7 @@ class Fedser(Gradient):
     def refresh(self, x: Tensor, b: Tensor, p: Tensor, source: Tensor) -> Tensor:
         """The linear view's probabilities [N, C]; the network's own where it answers with one class alone."""
         own = self.settings
-        expected = expected_shares(source, own.even, own.uneven)
-        anchor = own.anchor * (2 - expected.evenness)  # where the site is odd, the source is all we have
-        blended = (p + anchor * source) / (1 + anchor)
-        labels = balance(blended, expected.shares, own.balance).argmax(dim=1)
+        labels = (p + own.anchor * source).argmax(dim=1)
         if int(labels.min()) == int(labels.max()):
             return p
         seen = vectors(x, b)
@@ -93,12 +73,9 @@ class Fedser(Gradient):
         """The terms of the settings' formula; terms of weight 0 are left out."""
         own, bank = self.settings, batch.bank
         near = bank.neighbours(batch.index, own.neighbours)
-        expected = expected_shares(batch.source, own.even, own.uneven).shares
-        # AaD's overlap is least for even shares; with classes weighed by their rarity, for the expected ones.
-        rarity = (1 / ((expected > 0).sum() * expected.clamp_min(LEAST))).clamp(max=RAREST)
         parts = {
             "attraction": -agreement(batch.p, bank.scores[near]),
-            "dispersion": (1.0 + 10.0 * batch.progress) ** -own.decay * overlap(batch.p * rarity.sqrt()),
+            "dispersion": (1.0 + 10.0 * batch.progress) ** -own.decay * overlap(batch.p),
         }
         if own.neighbour_weight:
             contrast = neighbour_contrastive(batch.f, near, bank.features, batch.index, own.temperature)

@@ -118,7 +118,7 @@ def adapt(
 
             # 5. The method's loss, and one step of SGD at the annealed rate.
             picked = None if targets is None else targets[index]
-            parts = method.loss(Batch(index, b, f, p, logits, bank, picked, source, step / total))
+            parts = method.loss(Batch(index, b, f, p, logits, bank, picked, step / total))
             loss = sum(parts.values(), torch.zeros((), device=device))
             if loss.requires_grad:
                 set_rate(sgd, schedule.rate(step / total))

@@ -44,7 +44,6 @@ class Batch:
         logits: [B, C], very negative for masked classes.
         bank: detached f and p of all utterances.
         targets: the batch's rows of what ``refresh`` returned, or None.
-        source: answers before this adaptation, [N, C] of all utterances; see ``Gradient.refresh``.
         progress: t/T of the whole schedule, in [0, 1).
     """
 
@@ -55,7 +54,6 @@ class Batch:
     logits: Tensor
     bank: Bank
     targets: Tensor | None
-    source: Tensor
     progress: float
 
 

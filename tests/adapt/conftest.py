@@ -74,6 +74,6 @@ def batch_of() -> Callable[..., Batch]:
         logits = torch.randn(count, classes, generator=rng, dtype=torch.float64)
         f, p = b / b.norm(dim=1, keepdim=True), logits.softmax(dim=1)
         bank.update(index, f, p)
-        return Batch(index, b, f, p, logits, bank, targets, bank.scores, 0.0)
+        return Batch(index, b, f, p, logits, bank, targets, 0.0)
 
     return make

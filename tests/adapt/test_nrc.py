@@ -66,7 +66,7 @@ def test_twins_are_reciprocal_and_a_follower_is_not():
     bank = Bank(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.8, 0.6], [-1.0, 0.0]]), torch.eye(4, 3))
     index = torch.tensor([0, 2])
     p = torch.full((2, 3), 1 / 3)
-    seen = Batch(index, bank.features[index], bank.features[index], p, p.log(), bank, None, p, 0.0)
+    seen = Batch(index, bank.features[index], bank.features[index], p, p.log(), bank, None, 0.0)
     own = make("nrc", {"neighbours": 1, "expanded": 1})
     assert own.loss(seen)["neighbours"].item() == pytest.approx(-(1.0 + 0.1) / 3 / 2)
 

@@ -55,7 +55,7 @@ def batch(targets: torch.Tensor | None = None) -> Batch:
     p = logits.softmax(dim=1)
     index = torch.tensor([7, 2, 5, 0])
     f = b / b.norm(dim=1, keepdim=True)
-    return Batch(index, b[index], f[index], p[index], logits[index], Bank(b, p), targets, p, 0.3)
+    return Batch(index, b[index], f[index], p[index], logits[index], Bank(b, p), targets, 0.3)
 
 
 def test_shot_loss_equals_the_loop():

@@ -54,7 +54,7 @@ def test_loss_equals_the_loop():
     for row in p.tolist():
         for value in row:
             expected -= value * math.log(value) / 5
-    seen = Batch(torch.arange(5), b, b, p, logits, Bank(b, p), None, p, 0.0)
+    seen = Batch(torch.arange(5), b, b, p, logits, Bank(b, p), None, 0.0)
     assert {name: value.item() for name, value in make("tent").loss(seen).items()} == {
         "entropy_loss": pytest.approx(expected)
     }
