@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from fedser.adapt.site import class_mask
 from fedser.audio import dataset
 from fedser.audio.dataset import SpeechData
 from fedser.audio.normalise import SiteNormaliser
+from fedser.audio.utterance import Utterance
 from fedser.bundle import Bundle
 from fedser.evaluate.local import allowed_classes
 from fedser.federation.data import local_data
@@ -34,13 +36,19 @@ class SiteData:
     allowed: tuple[str, ...] | None
 
 
-def prepare(bundle: Bundle, settings: SiteSettings, device: torch.device) -> SiteData:
+def prepare(
+    bundle: Bundle,
+    settings: SiteSettings,
+    device: torch.device,
+    without: Callable[[Utterance], bool] | None = None,
+) -> SiteData:
     """Find the recordings, set unusable ones aside, compute or recall features, normalise.
 
     Args:
         bundle: verified; it names the features and the normalisation.
         settings: which recordings, how to read them, which emotions the site has.
         device: where features are computed and the model adapts.
+        without: tells the utterances of speakers who have withdrawn.
 
     Raises:
         UsageError: an emotion that the bundle does not know.
@@ -54,6 +62,7 @@ def prepare(bundle: Bundle, settings: SiteSettings, device: torch.device) -> Sit
         corpus=settings.corpus,
         speaker_from=settings.speaker_from,
         device=device,
+        without=without,
     )
     mask = class_mask(header.classes, allowed) if allowed else None
     model = bundle.classifier().to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedser.federation.audit import read
 from fedser.federation.layout import elements, layout_of
 from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
-from fedser_client import chain, dryrun, outputs, policies
+from fedser_client import chain, dryrun, outputs, policies, presence
 from fedser_client.data import SiteData, prepare
 from fedser_client.enrolment import enrol
 from fedser_client.fetch import Published, fetch, stored
@@ -26,7 +27,9 @@ from fedser_client.keys import node_key, reply_key
 from fedser_client.loop import Connection, Rounds, WatchedLog
 from fedser_client.patience import Patience
 from fedser_client.settings import SiteSettings
+from fedser_client.speakers import Marks, Withdrawn
 from fedser_client.state import SiteFolder
+from fedser_client.withdrawal import complete, rebuilt
 
 _RESTORE = "Restore the state folder from a backup before going on."
 _ENVELOPE = 1 << 21  # bytes of an order beside its tensors, at most
@@ -40,10 +43,14 @@ class Node:
         settings: what the site remembers.
         patience: for a provider that is away.
         command: the command line, for the report.
+        offline: take the stored bundle and ask nobody.
     """
 
-    def __init__(self, folder: SiteFolder, settings: SiteSettings, patience: Patience, command: str) -> None:
+    def __init__(
+        self, folder: SiteFolder, settings: SiteSettings, patience: Patience, command: str, *, offline: bool = False
+    ) -> None:
         self.folder = folder
+        self._offline = offline
         self.settings = settings
         self._patience = patience
         self._command = command
@@ -62,13 +69,15 @@ class Node:
         Raises:
             FedserError: the leaf that fits; the state takes up where it stopped.
         """
+        self._in()
         compute.one_thread()
         device = compute.device(self.settings.device)
         place = policies.place(self.folder, self.settings.policy)
         policy = policies.read(place)
         published = self._published()
         bundle, rounds = published.bundle, published.rounds
-        data = prepare(bundle, self.settings, device)
+        withdrawn, marks = complete(self.folder, self.settings, bundle), Marks(self.folder)
+        data = prepare(bundle, self.settings, device, lambda each: withdrawn.excludes(marks, each))
         if dry_run:
             told = dryrun.describe(bundle, data, policy, place, self.settings, rounds)
             return {"kind": "dry-run", **told}
@@ -81,15 +90,15 @@ class Node:
                 begin=self._begin,
             )
             return self._done("alone", made)
-        if not self._take_part(data, policy, rounds, once):
+        if not self._take_part(data, policy, rounds, once, marks):
             return {"kind": "waiting", "study": self.settings.study, "state": str(self.folder.path)}
-        return self._done("finished", self._personal(bundle, data, place))
+        return self._done("finished", self._personal(bundle, data, place, withdrawn))
 
     def _published(self) -> Published:
         """The bundle and the number of rounds, from the provider unless the study is over."""
         settings = self.settings
-        if settings.finished and settings.rounds:
-            return Published(stored(self.folder, settings), settings.rounds)
+        if (settings.finished and settings.rounds) or self._offline:
+            return Published(stored(self.folder, settings), settings.rounds or 0)
         with self._routes() as routes:
             published = fetch(routes, self.folder, settings)
         self.settings = settings = self.folder.settings()  # the fetch may have learnt the bundle's signer
@@ -103,7 +112,19 @@ class Node:
         console.say(f"bundle {header.name} {header.version}, signed by {header.signer[:16]}…")
         return published
 
-    def _take_part(self, data: SiteData, policy: Policy, rounds: int, once: bool) -> bool:
+    def _in(self) -> None:
+        """Refuse to work for a study that the site has left.
+
+        Raises:
+            StateError: it has.
+        """
+        if self.settings.left is not None:
+            raise StateError(
+                f"This site left the study {self.settings.study}; its folder answers no order any more.",
+                "To come back, ask for a new invitation, join with another --state, and name the same privacy ledger.",
+            )
+
+    def _take_part(self, data: SiteData, policy: Policy, rounds: int, once: bool, marks: Marks) -> bool:
         """Enrol where that is still to do, and answer orders; whether the study is finished."""
         if self.settings.finished:
             return True
@@ -116,7 +137,7 @@ class Node:
             with self._routes() as routes:
                 self.settings = self.folder.remember(enrol(routes, self.settings, node, reply, audit))
             console.say(f"enrolled as {self.settings.site} in {self.settings.study}; waiting for orders")
-        model = data.local.model
+        model, here = data.local.model, {marks.of(each) for each in data.speech.speakers if each is not None}
         largest = 4 * elements(layout_of(model, dict(model.named_parameters()))) + _ENVELOPE
         site = Rounds(
             folder=self.folder,
@@ -128,6 +149,7 @@ class Node:
             refresh=self._refresh,
             open=lambda settings: self._line(settings, node, largest),
             patience=self._patience,
+            attend=lambda work: presence.note(self.folder, here, work),
         )
         if not site.run(once=once):
             return False
@@ -167,10 +189,15 @@ class Node:
         if answered and not self.folder.file("state.safetensors").exists():
             raise StateError("The site's state is gone, though it answered orders.", _RESTORE)
 
-    def _personal(self, bundle: Bundle, data: SiteData, policy: Path) -> dict[str, Any]:
-        state = site_state.load(self.folder.file("state.safetensors"), self.settings.study)
+    def _personal(self, bundle: Bundle, data: SiteData, policy: Path, withdrawn: Withdrawn) -> dict[str, Any]:
+        path = self.folder.file("state.safetensors")
+        state = site_state.load(path, self.settings.study)
         if state is None or not state.personal:
             raise StateError("The finished study's model is gone from the state folder.", _RESTORE)
+        if withdrawn.first is not None:  # the last joint model still holds what they brought
+            model = rebuilt(self.folder, data, self.folder.status().get("order") or {}, withdrawn.first)
+            state = replace(state, personal={name: t.detach().cpu() for name, t in model.state_dict().items()})
+            site_state.save(path, state)
         return outputs.personal(
             *(self.folder, self.settings, bundle, data, assemble(data.local, state.personal)),
             policy=policy.name,

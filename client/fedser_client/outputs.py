@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +18,17 @@ from fedser.adapt.site import SiteModel
 from fedser.bundle import Bundle
 from fedser.errors import PolicyError
 from fedser.evaluate import outputs, view_left
+from fedser.evaluate.report import write_report
 from fedser.federation import audit
 from fedser.federation.policy import Policy
+from fedser.files import write_text
+from fedser.provenance import run_manifest
+from fedser_client import withdrawal
 from fedser_client.data import SiteData
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
+
+_LARGEST = 64_000_000  # bytes of a results file
 
 
 def personal(
@@ -69,15 +77,51 @@ def personal(
     seen = {each.name: each.probabilities for each in found}
     steps = 0 if kept else int(order.get("steps", 0))
     local = LocalRun(site, site.answer(speech.raw, speech.speakers), [], steps, choice, seen)
-    left = view_left.summary(audit.read(folder.file("audit.jsonl")))
     extra = {
         "name": f"{settings.site} in the study {settings.study}",
         "made_by": "fedser-client",
-        "left": {"study": settings.study, "site": settings.site, "policy": policy, **left},
+        "left": what_left(folder, settings, policy),
+        "withdrawal": withdrawal.told(folder, settings),
     }
     return outputs.write(
         folder.path, bundle, data.speech, local, command=command, seconds=time.perf_counter() - begin, extra=extra
     )
+
+
+def what_left(folder: SiteFolder, settings: SiteSettings, policy: str) -> dict[str, Any]:
+    """The entry ``left`` of ``results.json``.
+
+    Raises:
+        PolicyError: the audit log's chain is broken.
+    """
+    path = folder.file("audit.jsonl")
+    left = view_left.summary(audit.read(path) if path.exists() else ())
+    return {"study": settings.study, "site": settings.site, "policy": policy, **left}
+
+
+def departed(folder: SiteFolder, settings: SiteSettings, *, command: str) -> Path:
+    """Write into the site's report that it left; a report of its own where there is none yet.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        UsageError: the report that is there is damaged.
+        PolicyError: the audit log's chain is broken.
+    """
+    path = folder.file("results.json")
+    known = folder.json(path.name, _LARGEST) or {"kind": "withdrawal", "schema": 1, **run_manifest(command)}
+    added = {
+        "name": f"{settings.site} in the study {settings.study}",
+        "made_by": "fedser-client",
+        "left": {**(known.get("left") or {}), **what_left(folder, settings, policy_name(settings))},
+        "withdrawal": withdrawal.told(folder, settings),
+    }
+    write_text(path, json.dumps({**known, **added}, indent=1, ensure_ascii=False), mode=0o600)
+    return write_report(folder.path)
+
+
+def policy_name(settings: SiteSettings) -> str:
+    """The policy's file, for the report."""
+    return settings.policy.name if settings.policy else "policy.yaml"
 
 
 def alone(
@@ -100,7 +144,11 @@ def alone(
     speech = data.speech
     methods = allowed_methods(settings.method, policy)
     local = adapt_site(bundle, speech.raw, speech.speakers, methods, seed=0, device=device, allowed=data.allowed)
-    extra = {"name": f"{settings.site}, by itself", "made_by": "fedser-client"}
+    extra = {
+        "name": f"{settings.site}, by itself",
+        "made_by": "fedser-client",
+        "withdrawal": withdrawal.told(folder, settings),
+    }
     return outputs.write(
         folder.path, bundle, speech, local, command=command, seconds=time.perf_counter() - begin, extra=extra
     )

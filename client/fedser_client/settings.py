@@ -36,6 +36,8 @@ class SiteSettings(Settings):
         bundle_name, bundle_version: the newest bundle that was accepted.
         trusted_sequence, trusted_key, trusted_cas: where the provider's chain of renewals led last time.
         finished: the order to finish was answered.
+        left: Unix time, in seconds, at which the site left the study; None while it takes part.
+        signed_off: the provider knows it.
     """
 
     fedser_site: Literal[1] = 1
@@ -63,6 +65,8 @@ class SiteSettings(Settings):
     trusted_key: Digest | None = None
     trusted_cas: tuple[str, ...] = ()
     finished: bool = False
+    left: Annotated[int | None, Field(ge=0)] = None
+    signed_off: bool = False
 
     @property
     def authorities(self) -> tuple[str, ...]:

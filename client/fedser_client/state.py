@@ -3,11 +3,14 @@
 ::
 
     site.json            see :class:`~fedser_client.settings.SiteSettings`; holds the token until it is exchanged
-    keys/                node-key.pem (Flower's node authentication), reply-key (signs replies)
+    keys/                node-key.pem (Flower's node authentication), reply-key (signs replies), speaker-key (marks)
     policy.yaml          the owner's
     bundle.safetensors   and its signature, verified; incoming/ holds one that is still on its way
     state.safetensors    the site's tensors and its last reply
     audit.jsonl          what left
+    ledger.jsonl         the privacy budget, where the policy has one and names no other place
+    presence.json        who took part in which rounds, and starts/: models of before; see presence
+    withdrawn.json       who withdrew, as keyed hashes
     status.json          for ``fedser-client status``
     lock                 the process that works on it
     model.safetensors, predictions.csv, quarantine.csv, results.json, report.html      at the end
@@ -108,6 +111,15 @@ class SiteFolder:
         write_text(self.file("site.json"), settings.model_dump_json(indent=1) + "\n", mode=0o600)
         return settings
 
+    def json(self, name: str, limit: int = _LIMIT) -> dict[str, Any] | None:
+        """A file of the folder, of at most ``limit`` bytes, as a JSON object; None where there is none.
+
+        Raises:
+            OSError, ValueError, RecursionError: it cannot be read, or holds something else.
+        """
+        path = self.file(name)
+        return _json(path, limit) if path.exists() else None
+
     def status(self) -> dict[str, Any]:
         """What the node told last; empty where it told nothing, or nothing readable."""
         try:
@@ -154,10 +166,10 @@ def check_private(path: Path) -> None:
         raise StateError(f"{path} is open to other users.", f"Run: chmod 700 '{path}'")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, limit: int = _LIMIT) -> dict[str, Any]:
     with path.open("rb") as file:
-        data = file.read(_LIMIT + 1)
-    value = json.loads(data) if len(data) <= _LIMIT else None
+        data = file.read(limit + 1)
+    value = json.loads(data) if len(data) <= limit else None
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")
     return value

@@ -93,6 +93,14 @@ class FeatureCache:
             reason = str(error) if isinstance(error, OutputError) else f"{path.parent}: {error.strerror or error}."
             console.say(f"note: features are not kept for the next run: {reason} Set FEDSER_CACHE to another place.")
 
+    def drop(self, name: str) -> bool:
+        """Delete an entry; whether there was one."""
+        try:
+            self._path(name).unlink()
+        except (OSError, IndexError):
+            return False
+        return True
+
     def _path(self, name: str) -> Path:
         return self._folders[-1] / name[:2] / f"{name}.npy"
 

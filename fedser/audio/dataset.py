@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def load(
     need_labels: bool = False,
     device: torch.device = torch.device("cpu"),
     cache: Path | None = None,
+    without: Callable[[Utterance], bool] | None = None,
 ) -> SpeechData:
     """Read a folder or manifest: find utterances, set unusable ones aside, compute or recall their features.
 
@@ -94,6 +95,7 @@ def load(
         need_labels: refuse recordings without emotions.
         device: where features are computed; the result lies on the CPU.
         cache: folder of the cache; the user's without one.
+        without: tells the utterances that are left alone, unread, as if they were not there.
 
     Raises:
         NoAudioError: no usable recording.
@@ -101,7 +103,10 @@ def load(
         DependencyError: an optional package is missing.
     """
     found = recordings.resolve(directory, corpus=corpus, speaker_from=speaker_from, need_labels=need_labels)
-    inspection = quality.inspect(found.utterances, found.aside)
+    wanted = tuple(each for each in found.utterances if without is None or not without(each))
+    if not wanted:
+        raise NoAudioError(f"No recording in {directory} is left.", "Everybody there has withdrawn; add recordings.")
+    inspection = quality.inspect(wanted, found.aside)
     if not inspection.kept:
         raise NoAudioError(
             f"No recording in {directory} can be used: {_reasons(inspection)}.",

@@ -164,6 +164,11 @@ def verify(public_hex: str, data: bytes, signature: bytes) -> None:
         ) from None
 
 
+def fingerprint(public_hex: str) -> str:
+    """What two people compare of a public key: SHA-256 of its 32 bytes, 64 hexadecimal digits."""
+    return digest(bytes.fromhex(public_hex))
+
+
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -25,6 +25,7 @@ from fedser.files import write_text
 VIEWS: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {
     "simulation": view_simulation.view,
     "adapt": view_adapt.view,
+    "withdrawal": view_adapt.departed,
 }
 _LARGEST = 64_000_000  # bytes; a results file is text of a few kilobytes
 _HINT = "Name the --out folder of fedser simulate, adapt, bench or demo."

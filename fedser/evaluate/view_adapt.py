@@ -40,6 +40,7 @@ def view(results: Results) -> Page:
         _training(results),
         _normalisation(results),
         view_left.section(results),
+        withdrawal(results),
         Section("What these figures mean, and what they do not", blocks=[Listing(_cautions(results, metrics))]),
         *about(results),
     ]
@@ -53,6 +54,42 @@ def view(results: Results) -> Page:
         sections=[section for section in sections if section is not None],
         files={"confusion": figures.confusion("adapted", classes, matrix)} if matrix else {},
     )
+
+
+def departed(results: Results) -> Page:
+    """The report of a site that left before it had a model."""
+    sections = [withdrawal(results), view_left.section(results), *about(results)]
+    return Page(
+        title=str(results.get("name") or "A site that left its study"),
+        kind=str(results.get("made_by") or "fedser-client"),
+        lead=["The site left before the study's last order: there is no personal model."],
+        sections=[section for section in sections if section is not None],
+    )
+
+
+def withdrawal(results: Results) -> Section | None:
+    """Who withdrew, in counts and rounds; None where nobody did."""
+    told: Results = results.get("withdrawal") or {}
+    if not told:
+        return None
+    text, count = [], int(told.get("speakers") or 0)
+    if told.get("site_left") is not None:
+        knows = "the provider knows it" if told.get("signed_off") else "the provider could not be told yet"
+        text.append(f"This site left the study at {view_left.moment(told['site_left'])} UTC; {knows}.")
+    if count:
+        who = f"{count} speaker{' has' if count == 1 else 's have'} withdrawn, {told.get('took_part')} of them after "
+        text.append(
+            f"{who}taking part in rounds. Their recordings are left out of every round since, and of this page."
+        )
+    if told.get("rebuilt_from") is not None:
+        origin = int(told["rebuilt_from"])
+        begin = f"the joint model that round {origin} began with" if origin else "the signed bundle"
+        text.append(
+            f"The personal model is adapted from {begin}, the last before they took part (round "
+            f"{told.get('first_round')}), on the speakers who are left."
+        )
+    undone = [str(thing) for thing in told.get("undone") or []]
+    return Section("Withdrawal", [*text, "What cannot be undone:"], [Listing(undone)])
 
 
 def _lead(results: Results, metrics: Results) -> list[str]:

@@ -88,7 +88,7 @@ class Authority:
 
 @dataclass
 class Desk:
-    """What the provider's own routes answer. Replace ``bundle``, ``enrol`` or ``trust`` to make a fault.
+    """What the provider's own routes answer. Replace ``bundle``, ``enrol``, ``leave`` or ``trust`` to make a fault.
 
     Attributes:
         seen: (method, path, headers, body) of each request.
@@ -103,6 +103,7 @@ class Desk:
     vouch: str = ""
     bundle: Handler | None = None
     enrol: Handler | None = None
+    leave: Handler | None = None
     address: str = ""
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
 
@@ -133,6 +134,12 @@ class Desk:
                 return await self.enrol(request)
             return JSONResponse({"protocol": 1, "study": body["study"], "site": body["site"]})
 
+        async def leave(request: Request) -> Response:
+            body = json.loads(await self._note(request))
+            if self.leave is not None:
+                return await self.leave(request)
+            return JSONResponse({"protocol": 1, "study": body["study"], "site": body["site"]})
+
         async def trust(request: Request) -> Response:
             await self._note(request)
             return PlainTextResponse(self.chain)
@@ -141,6 +148,7 @@ class Desk:
             routes=[
                 Route("/v1/fedser/bundle", bundle),
                 Route("/v1/fedser/enrol", enrol, methods=["POST"]),
+                Route("/v1/fedser/leave", leave, methods=["POST"]),
                 Route("/v1/fedser/trust", trust),
             ]
         )

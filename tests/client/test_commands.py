@@ -12,7 +12,7 @@ import pytest
 from fedser_client.cli import app
 from typer.testing import CliRunner
 
-from fedser.errors import PolicyError, StateError
+from fedser.errors import PolicyError, StateError, UsageError
 from fedser.federation.audit import AuditLog
 
 
@@ -43,7 +43,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     environment = {"PYTHONPATH": ":".join(p for p in sys.path if p)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert loaded.stdout.strip() == "[]"
-    for command in ("join", "run", "status", "audit"):
+    for command in ("join", "run", "status", "audit", "fingerprint", "leave"):
         assert call(command, "--help").exit_code == 0
 
 
@@ -85,7 +85,7 @@ def test_status_of_a_stopped_site(logged: Any) -> None:
         assert json.loads(call("status", "--state", logged.path, "--format", "json").stdout)["phase"] == "waiting"
 
 
-@pytest.mark.parametrize("command", ["run", "status", "audit"])
+@pytest.mark.parametrize("command", ["run", "status", "audit", "fingerprint", "leave"])
 def test_a_folder_that_never_joined_is_refused(command: str, tmp_path: Path) -> None:
     with pytest.raises(StateError):
         call(command, "--state", tmp_path / "nowhere")
@@ -99,3 +99,34 @@ def test_a_dry_run_is_told_in_words(desk: Any, invitation: Path, recordings: Pat
     assert "head.bias" in told
     assert "never leaves:" in told
     assert "12 utterances of 2 speakers" in told
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_the_digest_of_the_key_that_signs_replies(folder: Any, settings: Any) -> None:
+    import hashlib
+
+    folder.remember(settings)
+    told = json.loads(call("fingerprint", "--state", folder.path, "--format", "json").stdout)
+    public = folder.file("keys/reply-key.pub").read_text().strip()
+    assert told["fingerprint"] == hashlib.sha256(bytes.fromhex(public)).hexdigest()
+    assert call("fingerprint", "--state", folder.path).stdout.split()[1:] == [
+        told["fingerprint"][start : start + 4] for start in range(0, 64, 4)
+    ]
+    status = json.loads(call("status", "--state", folder.path, "--format", "json").stdout)
+    assert status["fingerprint"] == told["fingerprint"]
+
+
+def test_a_peers_fingerprint_is_compared_with_the_policy(folder: Any, settings: Any, tmp_path: Path) -> None:
+    path, right = tmp_path / "policy.yaml", "ab" * 32
+    path.write_text(f"privacy:\n  masking:\n    peers:\n      site-b: '{right}'\n")
+    folder.remember(settings.model_copy(update={"policy": path}))
+    aloud = " ".join(right[start : start + 4] for start in range(0, 64, 4)).upper()
+    given = ("fingerprint", "--state", folder.path, "--peer", "site-b", "--told")
+    assert json.loads(call(*given, aloud, "--format", "json").stdout)["equal"]
+    for peer, told in (("site-b", "cd" * 32), ("site-c", right)):
+        with pytest.raises(PolicyError):
+            call("fingerprint", "--state", folder.path, "--peer", peer, "--told", told)
+    with pytest.raises(UsageError):
+        call("fingerprint", "--state", folder.path, "--peer", "site-b")

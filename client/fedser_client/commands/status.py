@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedser import console
 from fedser_client.commands import options
+
+if TYPE_CHECKING:
+    from fedser_client.settings import SiteSettings
+    from fedser_client.state import SiteFolder
 
 
 def status(
@@ -15,6 +19,7 @@ def status(
     form: Annotated[console.Format, typer.Option("--format", help="text or json.")] = console.Format.text,
 ) -> None:
     """Show what the site is doing, and what it answered so far."""
+    from fedser_client.speakers import Withdrawn
     from fedser_client.state import SiteFolder
 
     folder = SiteFolder.open(state)
@@ -26,7 +31,10 @@ def status(
         "enrolled": settings.enrolled,
         "finished": settings.finished,
         "running": pid,
-        "phase": told.get("phase", "joined") if pid else ("finished" if settings.finished else "stopped"),
+        "phase": _phase(settings, told) if pid is None else told.get("phase", "joined"),
+        "fingerprint": _fingerprint(folder),
+        "left_at": settings.left,
+        "withdrawn": len(Withdrawn.load(folder).speakers),
         "round": min(told.get("round", 0), settings.rounds or 0),
         "rounds": settings.rounds,
         **{name: told.get(name, 0) for name in ("orders", "refusals", "bytes")},
@@ -35,6 +43,21 @@ def status(
         "state": str(state),
     }
     console.emit(result, form, lambda: _text(result))
+
+
+def _phase(settings: SiteSettings, told: dict[str, Any]) -> str:
+    """What a site is at that no process works for."""
+    if settings.left is not None:
+        return "left"
+    return "finished" if settings.finished else "stopped"
+
+
+def _fingerprint(folder: SiteFolder) -> str | None:
+    """Of the key that signs this site's replies; None before there is one."""
+    from fedser.bundle import keys
+
+    path = keys.public_path(folder.file("keys") / "reply-key")
+    return keys.fingerprint(keys.signer(str(path))) if path.exists() else None
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -49,6 +72,10 @@ def _text(result: dict[str, Any]) -> str:
     last = result["last"]
     if isinstance(last, dict):
         lines.append(f"last: {last.get('event')} at {moment(last.get('time'))} UTC")
-    if not result["enrolled"]:
+    if result["withdrawn"]:
+        lines.append(f"speakers who withdrew: {result['withdrawn']}")
+    if result["left_at"] is not None:
+        lines.append(f"left the study at {moment(result['left'])} UTC")
+    elif not result["enrolled"]:
         lines.append("not enrolled yet")
     return "\n".join(lines)
