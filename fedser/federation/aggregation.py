@@ -12,7 +12,7 @@ from fedser.federation.adam import adam_update
 from fedser.federation.aggregate import FixedPointMean, NormBoundedMean, Rule, Weighting
 from fedser.federation.layout import PEER, Layout
 from fedser.federation.robust import Median, MultiKrum, TrimmedMean
-from fedser.federation.stages import ServerStage, apply_update, average, plainly
+from fedser.federation.stages import ServerStage, apply_update, average, plainly, together
 
 RuleName = Literal["mean", "norm_bounded", "trimmed_mean", "median", "multi_krum"]
 ROBUST: tuple[RuleName, ...] = ("trimmed_mean", "median", "multi_krum")
@@ -55,20 +55,23 @@ class AggregationSettings(Settings):
         return self
 
 
-def server_stages(settings: AggregationSettings, layout: Layout = ()) -> tuple[ServerStage, ...]:
+def server_stages(
+    settings: AggregationSettings, layout: Layout = (), *, masked: bool = False
+) -> tuple[ServerStage, ...]:
     """The stages of a server step: join the updates, then move the tensors.
 
     Args:
         settings: of the study.
         layout: of its tensors. A shared linear peer among them moves by the joint update itself: it is convex, and
             longer steps would leave its optimum behind.
+        masked: whether a masked sum gives the mean; the rule is ``mean`` then.
     """
     rate = settings.rate
     if settings.optimiser == "adam":
         step = adam_update(settings.momentum, settings.beta2, settings.epsilon, 0.01 if rate is None else rate)
     else:
         step = apply_update(settings.momentum, 3.0 if rate is None else rate)
-    join = average(_rule(settings), settings.weighting)
+    join = together() if masked else average(_rule(settings), settings.weighting)
     return join, plainly(layout, PEER, step)
 
 

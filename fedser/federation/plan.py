@@ -15,6 +15,7 @@ from fedser.federation.layout import PEER, Layout, layout_of, pack
 from fedser.federation.peer import PeerSettings, layout_of_peer
 from fedser.federation.policy import Leave, Policy
 from fedser.federation.schema import Encoding, PeerWork, Work
+from fedser.federation.secure_settings import MaskingTerms
 from fedser.models import EmotionClassifier, LinearClassifier
 
 
@@ -36,6 +37,7 @@ class Plan:
         lifetime: seconds for which an order is valid.
         encoding: of the updates' values; see :class:`~fedser.federation.schema.Order`.
         peer: how sites refit and follow the shared linear peer; None without one.
+        masking: how the updates are summed under masks; None where each is sent as it is.
     """
 
     study: str
@@ -52,6 +54,7 @@ class Plan:
     lifetime: int = 3600
     encoding: Encoding = "f32"
     peer: PeerWork | None = None
+    masking: MaskingTerms | None = None
 
     @property
     def total(self) -> int:
@@ -91,6 +94,7 @@ class Joining:
         peer: the shared linear peer.
         seed: of the study.
         network: whether the network's weights travel, or each site keeps its own and shares the peer alone.
+        masking: how the updates are summed under masks; None where each is sent as it is.
     """
 
     rounds: int
@@ -100,6 +104,7 @@ class Joining:
     peer: PeerSettings
     seed: int
     network: bool = True
+    masking: MaskingTerms | None = None
 
 
 def plan_of(
@@ -154,6 +159,7 @@ def plan_of(
         lifetime=lifetime,
         encoding=joining.encoding,
         peer=peer,
+        masking=joining.masking,
     )
 
 

@@ -16,7 +16,8 @@ from fedser.errors import ConfigError, QuorumError, WireError
 from fedser.federation import wire
 from fedser.federation.layout import elements, norm, tensor_digest
 from fedser.federation.plan import Plan, site_seed, travelling
-from fedser.federation.schema import PROTOCOL, Order, Refusal, Update
+from fedser.federation.schema import PROTOCOL, Order, Refusal, Terms, Update
+from fedser.federation.secure_provider import MaskedRound
 from fedser.federation.stages import Received, ServerStage, ServerState, server_step
 
 __all__ = [
@@ -149,6 +150,8 @@ class Provider:
         Raises:
             QuorumError: too few valid updates.
         """
+        if self.plan.masking is not None:
+            return self._masked_round(number, tensors, state, self.plan.masking.terms(len(self.plan.sites)))
         answered = 0
 
         def updates() -> Iterator[Received]:  # one at a time: the peak does not grow with the sites
@@ -160,11 +163,24 @@ class Provider:
 
         after = server_step(self.stages, tensors, updates(), state)
         if answered < self.plan.quorum:
-            raise QuorumError(
-                f"Round {number} brought {answered} valid updates, and {self.plan.quorum} are needed.",
-                self._blame(number),
-            )
+            raise self._too_few(number, answered)
         return after
+
+    def _masked_round(
+        self, number: int, tensors: Tensor, state: ServerState, terms: Terms
+    ) -> tuple[Tensor, ServerState]:
+        """One exchange after the other, until the sum of the updates, and nothing else of them, is known."""
+        mean, sites = MaskedRound(self, number, tensors, terms, self._flight(number)).run()
+        if len(sites) < self.plan.quorum:
+            raise self._too_few(number, len(sites))
+        digest = tensor_digest(mean)
+        joint = Update(protocol=1, order_digest=digest, tensor_digest=digest, utterances=None, scalars=None)
+        return server_step(self.stages, tensors, [Received("all together", joint, mean)], state)
+
+    def _too_few(self, number: int, answered: int) -> QuorumError:
+        return QuorumError(
+            f"Round {number} brought {answered} valid updates, and {self.plan.quorum} are needed.", self.blame(number)
+        )
 
     def finish(self, tensors: Tensor, sites: Iterable[str] | None = None) -> list[str]:
         """Send the last tensors; each site makes its personal model of them and answers without a tensor.
@@ -196,11 +212,9 @@ class Provider:
             try:
                 received = accept(reply, asked.pop(site), site, self.plan)
             except WireError as error:
-                self.refusals.append(Refused(number, site, str(error)))
-                self.observe(self.refusals[-1])
+                self.refused(number, site, str(error))
                 continue
-            size = len(reply) if isinstance(reply, bytes) else 0
-            self.observe(Answered(number, site, size, time.monotonic() - begin))
+            self.answered(number, site, len(reply) if isinstance(reply, bytes) else 0, time.monotonic() - begin)
             yield received
             del received, reply  # before the next one is read
 
@@ -244,7 +258,17 @@ class Provider:
     def _flight(self, number: int) -> Flight:
         return self.flight(number) if self.flight else Flight(0, int(self.clock()) + self.plan.lifetime)
 
-    def _blame(self, number: int) -> str:
+    def answered(self, number: int, site: str, size: int, seconds: float) -> None:
+        """Tell that a site's update came: in so many bytes, so many seconds after the round began."""
+        self.observe(Answered(number, site, size, seconds))
+
+    def refused(self, number: int, site: str, why: str) -> None:
+        """Note that a site brought no update, or left a masked sum later on, and tell it."""
+        self.refusals.append(Refused(number, site, why))
+        self.observe(self.refusals[-1])
+
+    def blame(self, number: int) -> str:
+        """Which sites a person should ask why a round failed."""
         reasons = [f"{r.site}: {r.code}" for r in self.refusals if r.round == number]
         return "Ask these sites: " + "; ".join(reasons) + "." if reasons else "Invite more sites."
 

@@ -166,6 +166,16 @@ def average(rule: Callable[[int], Rule] = FixedPointMean, weighting: Weighting =
     return stage
 
 
+def together() -> ServerStage:
+    """Make the joint update of the one update there is: the mean that a masked sum gave."""
+
+    def stage(work: ServerWork) -> ServerWork:
+        (received,) = work.updates
+        return replace(work, joint=received.flat)
+
+    return stage
+
+
 def apply_update(momentum: float = 0.0, rate: float = 1.0) -> ServerStage:
     """Move the tensors by the joint update: v ← μ·v + Δ, w ← w + η·v.
 

@@ -23,11 +23,20 @@ class MaskingSettings(Settings):
             them the sum holds against a provider that follows the protocol, and against no other.
         honest: the smallest number of honest sites, this one among them, whose updates must be in every sum. A
             share's noise is the target's divided by this number, whatever count the provider names.
+        active: whether the sum must hold against a provider that departs from the protocol: it needs ``peers``, and
+            more than two thirds of a round's sites to unmask; else more than half of them.
     """
 
     required: bool = False
     peers: dict[str, Fingerprint] = Field(default_factory=dict)
     honest: int = Field(default=2, ge=2, le=1000)
+    active: bool = False
+
+    @model_validator(mode="after")
+    def _known_peers(self) -> MaskingSettings:
+        if self.active and not self.peers:
+            raise ValueError("active needs the fingerprints of all peers (peers): else the provider could invent sites")
+        return self
 
 
 class PrivacySettings(Settings):
@@ -46,7 +55,10 @@ class PrivacySettings(Settings):
         releases: noised sums over which the budget is to last: updates of the site unit, steps of the others.
         groups: the public number of disjoint groups; a keyed hash assigns each speaker or utterance to one.
         rate: chance of each group to be in a step (Poisson sampling).
-        ledger: the file of the budget; in the state folder when None. Two state folders of one site name the same.
+        ledger: the file of the budget, an absolute path; in the state folder when None. Two state folders of one site
+            name the same.
+        site: the owner's name of this site, under which the ledger stands; the name in the study when None. A site
+            that is known by several names in several studies, and shares a ledger, needs one.
         masking: the masked sum.
     """
 
@@ -61,6 +73,7 @@ class PrivacySettings(Settings):
     groups: int = Field(default=500, ge=1, le=1_000_000)
     rate: float = Field(default=0.1, gt=0, le=1)
     ledger: Path | None = None
+    site: str | None = Field(default=None, min_length=1, max_length=64)
     masking: MaskingSettings = MaskingSettings()
 
     @model_validator(mode="after")
@@ -68,6 +81,8 @@ class PrivacySettings(Settings):
         units = self.units or (1 if self.unit == "site" else self.groups)
         if self.unit != "none" and self.delta > 0.1 / units:
             raise ValueError(f"delta must be at most {0.1 / units:g}, 0.1 divided by {units} units")
+        if self.ledger is not None and not self.ledger.is_absolute():
+            raise ValueError("ledger must be an absolute path: from elsewhere, another one would be another budget")
         if self.form == "central" and not self.masking.required:
             raise ValueError("the central form needs masking.required: true; a share of the noise protects nobody")
         if self.form == "central" and self.unit not in ("none", "site"):
