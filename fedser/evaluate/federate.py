@@ -21,6 +21,7 @@ from fedser.federation.provider import Provider, Refused
 from fedser.federation.site import Site
 from fedser.federation.stages import ServerState, SiteStage
 from fedser.models import EmotionClassifier
+from fedser.privacy.ledger import open_ledger
 
 Watch = Callable[[int, list[nn.Module]], None]
 
@@ -91,7 +92,11 @@ def federate(
     keys = {site.name: _fresh_key() for site in members}
     after = {site.name: (adapt_locally, *(stages or {}).get(site.name, ())) for site in members}
     sites = {
-        site.name: Site(site.name, study, site.data, policy, keys[site.name], key.public_hex, stages=after[site.name])
+        site.name: Site(
+            *(site.name, study, site.data, policy, keys[site.name], key.public_hex),
+            stages=after[site.name],
+            ledger=open_ledger(policy.privacy, site.name, None),
+        )
         for site in members
     }
     joining = Joining(

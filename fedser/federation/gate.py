@@ -2,6 +2,10 @@
 
 Inbound, an order is checked against the site's policy and the signed bundle; outbound, the update is bounded,
 recorded in the audit log and only then handed over. A refusal is a code; the site keeps working.
+
+Under differential privacy the budget is charged before anything is computed, and whether and how a site answers
+depends on what the provider already knows alone: what only the data can tell (too few utterances, weights that single
+some out, a step that failed) makes the update zeros, which leave clipped and noised like any other.
 """
 
 from __future__ import annotations
@@ -20,13 +24,15 @@ from fedser.adapt import make
 from fedser.errors import FedserError
 from fedser.federation import firing, wire
 from fedser.federation.audit import AuditLog
-from fedser.federation.compress import unpacked, within
+from fedser.federation.cashier import Cashier
+from fedser.federation.compress import Packed, unpacked, within
 from fedser.federation.layout import PEER, elements, network, norm, tensor_digest, unpack
 from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
 from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteState, beginning
+from fedser.privacy.ledger import Ledger
 
 NORM_FLOOR = 0.1  # layers that start at zero (biases) may move as far as if their values were 0.1
 
@@ -40,11 +46,22 @@ class Gate:
         data: for the signed bundle's weights and the amount of data.
         audit: where each message is recorded before it leaves.
         clock: seconds since 1970.
+        ledger: the budget, where the policy's privacy has a unit.
+
+    Raises:
+        PrivacyError: the policy has a unit and there is no ledger of it.
     """
 
     def __init__(
-        self, site: str, policy: Policy, data: LocalData, audit: AuditLog, clock: Callable[[], float] = time.time
+        self,
+        site: str,
+        policy: Policy,
+        data: LocalData,
+        audit: AuditLog,
+        clock: Callable[[], float] = time.time,
+        ledger: Ledger | None = None,
     ) -> None:
+        self._cashier = Cashier(policy.privacy, ledger)
         self._site = site
         self._policy = policy
         self._data = data
@@ -68,9 +85,36 @@ class Gate:
             or self._method(order)
             or self._layout(order)
             or self._weights(order, flat)
-            or self._enough_data()
-            or self._traps(order, flat, state)
+            or self._cashier.sound(order)
+            or (None if self.blind else self.withheld(order, flat, state))
         )
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing that only the data can tell may decide what is answered."""
+        return self._policy.privacy.on
+
+    def withheld(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
+        """Why the site's data may not be computed on with these weights, which only the data can tell; None if it may.
+
+        Under a unit inside the site there is no such reason: its noise bounds what any weights can read out.
+        """
+        if self._policy.privacy.unit in ("speaker", "utterance"):
+            return None
+        return self._enough_data() or self._traps(order, flat, state)
+
+    def charge(self, order: Order) -> Code | None:
+        """Charge the budget for an order that may be carried out, before it is; a code where the budget is spent.
+
+        Raises:
+            LedgerError: the ledger is damaged or behind; nothing may leave.
+            OutputError: it cannot be written.
+        """
+        return self._cashier.charge(order, self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return tensor_digest(self._data.x.reshape(-1))
 
     def _addressed(self, order: Order, state: SiteState) -> Code | None:
         if order.expires < self._clock():
@@ -160,7 +204,10 @@ class Gate:
         return frozenset(self._signed) - self._peer - {name for name, _ in order.layout}
 
     def bound(self, order: Order, flat: Tensor, scalars: Scalars | None) -> tuple[Update, Tensor] | None:
-        """The update as it may leave: clipped, encoded, counts and scalars by policy; None if it must not.
+        """The update as it may leave: clipped, noised, encoded, counts and scalars by policy; None if it must not.
+
+        Noise comes last but for the encoding, which works on the noised values alone. Under differential privacy
+        neither a count nor a scalar leaves, whatever else the policy says.
 
         Args:
             order: the order that it answers.
@@ -171,24 +218,28 @@ class Gate:
             The update and its payload, as it travels.
         """
         expected = elements(order.layout) if order.phase == "train" else 0
-        if tuple(flat.shape) != (expected,) or not bool(torch.isfinite(flat).all()):
+        noisy = self._policy.privacy.unit == "site" and expected > 0
+        if tuple(flat.shape) != (expected,) or not (noisy or bool(torch.isfinite(flat).all())):
             return None
-        packed = within(flat, order.layout, order.encoding, self._policy.clip)
+        packed = self._cashier.noised(order, flat) if noisy else self._within(order, flat)
         if packed is None:
             return None
-        training = order.phase == "train"
+        tells = order.phase == "train" and not self.blind
         update = Update(
             protocol=1,
             order_digest=wire.order_digest(order),
             tensor_digest=tensor_digest(packed.payload),
-            utterances=self._policy.coarse(len(self._data.x)) if training else None,
-            scalars=_rounded(scalars) if scalars and training and self._policy.scalars else None,
+            utterances=self._policy.coarse(len(self._data.x)) if tells else None,
+            scalars=_rounded(scalars) if scalars and tells and self._policy.scalars else None,
             encoding=order.encoding,
             scales=packed.scales,
         )
         return update, packed.payload
 
-    def record(self, order: Order, update: Update, payload: Tensor, reply: bytes) -> None:
+    def _within(self, order: Order, flat: Tensor) -> Packed | None:
+        return within(flat, order.layout, order.encoding, self._policy.clip)
+
+    def record(self, order: Order, update: Update, payload: Tensor, reply: bytes, withheld: Code | None = None) -> None:
         """Write what is about to leave into the audit log, through to the disk.
 
         Raises:
@@ -196,6 +247,8 @@ class Gate:
         """
         self._audit.append(
             {
+                **self._cashier.told(order),
+                **({} if withheld is None else {"withheld": withheld.name}),
                 "time": int(self._clock()),
                 "event": "update" if order.phase == "train" else "finished",
                 "study": order.study,

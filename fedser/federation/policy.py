@@ -109,8 +109,8 @@ class Policy(Settings):
     @field_validator("privacy")
     @classmethod
     def _kept(cls, value: PrivacySettings) -> PrivacySettings:
-        if value.on or value.masking.required:
-            raise ValueError("this version can neither noise nor mask: leave privacy.unit at none")
+        if value.unit in ("speaker", "utterance") or value.masking.required:
+            raise ValueError("this version can neither group nor mask: leave privacy.unit at none or site")
         return value
 
     @field_validator("hours")

@@ -13,13 +13,14 @@ from fedser.errors import FedserError, WireError
 from fedser.federation import wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.gate import Gate
-from fedser.federation.layout import network
+from fedser.federation.layout import elements, network, unpack
 from fedser.federation.local import adapt_locally, assemble
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Refusal
 from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
 from fedser.models import EmotionClassifier
+from fedser.privacy.ledger import Ledger
 
 
 class Site:
@@ -38,6 +39,10 @@ class Site:
             is answered with the stored bytes: no finished order is computed again, and nothing leaves unrecorded.
         stages: of a site step.
         clock: seconds since 1970.
+        ledger: the privacy budget; :func:`fedser.privacy.ledger.open_ledger` opens it, in memory for simulations.
+
+    Raises:
+        PrivacyError: the policy has a privacy unit, and there is no ledger of it.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Site:
         keep: Callable[[SiteState], None] | None = None,
         stages: Sequence[SiteStage] = (adapt_locally,),
         clock: Callable[[], float] = time.time,
+        ledger: Ledger | None = None,
     ) -> None:
         self.name = name
         self.data = data
@@ -62,7 +68,7 @@ class Site:
         self._provider = provider
         self._keep = keep
         self._stages = tuple(stages)
-        self._gate = Gate(name, policy, data, audit or AuditLog(), clock)
+        self._gate = Gate(name, policy, data, audit or AuditLog(), clock, ledger)
 
     def answer(self, data: bytes) -> bytes:
         """Carry out one order, or refuse it with a code.
@@ -74,7 +80,8 @@ class Site:
             A signed update or refusal. A repeated order gets the bytes of the first answer.
 
         Raises:
-            OutputError: the state or the audit log cannot be written; nothing may leave then.
+            OutputError: the state, the ledger or the audit log cannot be written; nothing may leave then.
+            LedgerError: the privacy budget's ledger is damaged or behind; nothing may leave then.
         """
         try:
             order, flat = wire.decode_order(data, self._provider, self._gate.limits)
@@ -84,16 +91,12 @@ class Site:
         if digest == self.state.order_digest:
             self._gate.record_repeat(order, digest, self.state.reply)
             return self.state.reply
-        code = self._gate.admit(order, flat, self.state)
+        code = self._gate.admit(order, flat, self.state) or self._gate.charge(order)
         if code is not None:
             return self._refuse(code, digest)
-        try:
-            state = beginning(order, self.state)
-            work = site_step(self._stages, SiteWork(order, flat, self.data, state, self._gate.kept(order)))
-            bounded = self._gate.bound(order, work.update, work.scalars)
-        except (FedserError, ValueError, RuntimeError):  # the reason stays here, the code is all that leaves
-            return self._refuse(Code.FAILED, digest)
-        if bounded is None:
+        work, withheld = self._carried_out(order, flat)
+        bounded = self._gate.bound(order, work.update, work.scalars) if work is not None else None
+        if work is None or bounded is None:
             return self._refuse(Code.FAILED, digest)
         update, payload = bounded
         reply = wire.encode(update, payload, self._key)
@@ -101,8 +104,19 @@ class Site:
         if self._keep is not None:
             self._keep(after)
         self.state = after
-        self._gate.record(order, update, payload, reply)
+        self._gate.record(order, update, payload, reply, withheld)
         return reply
+
+    def _carried_out(self, order: Order, flat: torch.Tensor) -> tuple[SiteWork | None, Code | None]:
+        """The order's work; under differential privacy never None: zeros, and the code of what stood against it."""
+        begun = SiteWork(order, flat, self.data, beginning(order, self.state), self._gate.kept(order))
+        code = self._gate.withheld(order, flat, self.state) if self._gate.blind else None
+        if code is None:
+            try:
+                return site_step(self._stages, begun), None
+            except (FedserError, ValueError, RuntimeError):  # the reason stays here, the code is all that leaves
+                code = Code.FAILED
+        return (untouched(begun) if self._gate.blind else None), code
 
     def model(self, tensors: dict[str, torch.Tensor]) -> EmotionClassifier:
         """The classifier with the federation's tensors and this site's own ones, its statistics recomputed."""
@@ -117,6 +131,16 @@ class Site:
     def _refuse(self, code: Code, digest: str | None) -> bytes:
         self._gate.record_refusal(code, digest)
         return wire.encode(Refusal(protocol=1, order_digest=digest, code=code), torch.zeros(0), self._key)
+
+
+def untouched(work: SiteWork) -> SiteWork:
+    """Work of an order that this site's data had no part in: zeros, or the joint model as the personal one."""
+    if work.order.phase == "train":
+        return replace(work, update=torch.zeros(elements(work.order.layout)))
+    received = network(unpack(work.tensors, work.order.layout))
+    personal = assemble(work.data, work.state.own, received).state_dict()
+    kept = {name: tensor.detach().cpu().clone() for name, tensor in personal.items()}
+    return replace(work, update=torch.zeros(0), state=replace(work.state, personal=kept))
 
 
 def _after(order: Order, digest: str, state: SiteState, reply: bytes) -> SiteState:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedser.config import Settings
 
 Unit = Literal["none", "site", "speaker", "utterance"]
+Trained = Literal["all", "bottleneck", "affine", "head", "affine_head"]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LARGEST_DELTA = 1e-5
 
@@ -54,7 +55,10 @@ class PrivacySettings(Settings):
         noise: standard deviation of the noise, in clips; None makes it of ``epsilon``, ``releases`` and ``rate``.
         releases: noised sums over which the budget is to last: updates of the site unit, steps of the others.
         groups: the public number of disjoint groups; a keyed hash assigns each speaker or utterance to one.
-        rate: chance of each group to be in a step (Poisson sampling).
+        rate: chance of each speaker or utterance to be in a step (Poisson sampling).
+        size: utterances of a group in a step; a smaller group gives each several times, under fresh noise.
+        trained: parameters that private steps train, of those that travel: ``all``, the ``bottleneck``, the ``head``,
+            the scales and shifts of the normalisation layers (``affine``), or ``affine_head``.
         ledger: the file of the budget, an absolute path; in the state folder when None. Two state folders of one site
             name the same.
         site: the owner's name of this site, under which the ledger stands; the name in the study when None. A site
@@ -72,6 +76,8 @@ class PrivacySettings(Settings):
     releases: int = Field(default=20, ge=1, le=1_000_000)
     groups: int = Field(default=500, ge=1, le=1_000_000)
     rate: float = Field(default=0.1, gt=0, le=1)
+    size: int = Field(default=20, ge=2, le=1024)
+    trained: Trained = "affine_head"
     ledger: Path | None = None
     site: str | None = Field(default=None, min_length=1, max_length=64)
     masking: MaskingSettings = MaskingSettings()
