@@ -1,0 +1,171 @@
+"""The federation that is attacked: its plan, the joint model of each round, and what a crowd of sites answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedser.adapt import Schedule, make
+from fedser.attacks.people import People, Rows
+from fedser.attacks.settings import AttackSettings
+from fedser.attacks.sites import STUDY, Bare, Defence, Keys, replies, sums
+from fedser.audio.normalise import NormalisationSettings
+from fedser.bundle import Bundle
+from fedser.evaluate.federate import InProcess
+from fedser.federation.data import local_data
+from fedser.federation.plan import Joining, Plan, beginning_of, plan_of
+from fedser.federation.provider import Flight, Provider
+from fedser.federation.schema import Code, Order
+from fedser.federation.stages import LocalData
+from fedser.models import EmotionClassifier, LinearClassifier
+
+_EXPIRY = 2**40  # seconds since 1970: no order of a run gets old
+
+
+class Heard(NamedTuple):
+    """What the provider holds of all sites after a round.
+
+    Attributes:
+        round: its number.
+        flats: updates, or sums with other sites' [n, P].
+        figures: count, loss, confidence, diversity [n, 4].
+        refused: codes of refusals.
+    """
+
+    round: int
+    flats: Tensor
+    figures: Tensor
+    refused: list[Code]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The published model, which the attacker has as well."""
+
+    model: EmotionClassifier
+    linear: LinearClassifier | None
+    rule: NormalisationSettings
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Source:
+        """From a bundle."""
+        return cls(bundle.classifier(), bundle.linear(), bundle.header.normalisation)
+
+    def site(self, people: People, rows: Rows) -> LocalData:
+        """A site with these utterances, normalised by its own statistics."""
+        return local_data(people.speech.subset(rows.tolist()), self.model, self.linear, self.rule, None)[0]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One federation under one defence, as the provider runs it.
+
+    Attributes:
+        settings: of the run.
+        source: the published model.
+        defence: of the attacked sites.
+        keys: of the run.
+        rounds: exchanges.
+        bystanders: the other sites, whose updates move the joint model.
+    """
+
+    settings: AttackSettings
+    source: Source
+    defence: Defence
+    keys: Keys
+    rounds: int
+    bystanders: Sequence[LocalData]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the orders ask for: all that the policy lets go."""
+        own, policy = self.settings.study, self.defence.policy
+        schedule = Schedule(steps=own.steps * self.rounds, batch_size=own.batch_size, learning_rate=own.learning_rate)
+        joining = Joining(
+            rounds=self.rounds,
+            personal_steps=0,
+            leave=policy.leave,
+            encoding="f32",
+            peer=own.peer if policy.shares_peer else type(own.peer)(),
+            seed=self.settings.seed,
+            network=own.network or not policy.shares_peer,
+        )
+        method = make(own.method, own.options)
+        return plan_of(STUDY, self.source.model, self.source.linear, method, schedule, joining)
+
+    @cached_property
+    def joint(self) -> list[Tensor]:
+        """The joint tensors [P] that each round begins with: the bystanders' federated average."""
+        flat = beginning_of(self.source.model, self.source.linear, self.plan.layout)
+        found, crowd = [flat], [Bare(data) for data in self.bystanders]
+        for number in range(1, self.rounds):
+            flats, _, _ = replies(crowd, self.orders(number, len(crowd), flat), flat)
+            flat = flat + flats.mean(dim=0)
+            found.append(flat)
+        return found
+
+    def orders(self, number: int, count: int, flat: Tensor) -> Iterator[Order]:
+        """The orders of a round for so many sites."""
+        provider = Provider(self.plan, self.keys.provider, InProcess({}), ())
+        for site in range(count):
+            yield provider.order(number, f"site-{site}", "train", flat, Flight(0, _EXPIRY))
+
+    def listen(self, crowd: Sequence[LocalData], groups: Sequence[int], rng: np.random.Generator) -> Iterator[Heard]:
+        """Run all rounds with each site of a crowd as one more member of the federation.
+
+        Args:
+            crowd: the sites.
+            groups: of each; the others in a masked sum come from the same one.
+            rng: draws these.
+        """
+        sites = [self.defence.open(f"site-{number}", data) for number, data in enumerate(crowd)]
+        for number, flat in enumerate(self.joint, 1):
+            flats, figures, refused = replies(sites, self.orders(number, len(sites), flat), flat)
+            yield Heard(number, sums(flats, self.defence.cohort, groups, rng), figures, refused)
+
+
+class Views:
+    """Inner products of what sites sent, for the attacker's classifier; they grow from round to round.
+
+    Each layer by itself (``name``), all layers beside each other (``all``), their mean over the rounds (``mean``), and
+    with the count and the figures (``all + figures``).
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._sizes = [int(np.prod(shape)) for _, shape in plan.layout]
+        self._names = [name.rpartition(".")[0] for name, _ in plan.layout]
+        self._layers: dict[str, Tensor] = {}
+        self._figures: Tensor | None = None
+        self._sum: Tensor | None = None
+
+    def add(self, heard: Heard) -> None:
+        """Take in a round."""
+        for name, part in zip(self._names, torch.split(heard.flats, self._sizes, dim=1), strict=True):
+            inner = part @ part.T
+            self._layers[name] = self._layers[name] + inner if name in self._layers else inner
+        told = heard.figures - heard.figures.mean(dim=0)
+        told = told / told.std(dim=0).clamp_min(1e-9) * (told.abs().max(dim=0).values > 0)
+        self._figures = told @ told.T if self._figures is None else self._figures + told @ told.T
+        self._sum = heard.flats.clone() if self._sum is None else self._sum + heard.flats
+
+    def now(self) -> Mapping[str, Tensor]:
+        """Inner products [n, n] by view, as of the rounds so far."""
+        found = dict(self._layers)
+        scaled = [_scaled(inner) for inner in self._layers.values()]
+        together = torch.stack(scaled).sum(dim=0)
+        found["all"] = together
+        if self._sum is not None:
+            found["mean"] = self._sum @ self._sum.T
+        if self._figures is not None and bool(self._figures.any()):
+            found["all + figures"] = together + _scaled(self._figures)
+        return found
+
+
+def _scaled(inner: Tensor) -> Tensor:
+    return inner / inner.diagonal().mean().clamp_min(1e-30)
