@@ -9,11 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from fedser.bundle import Bundle
+from fedser.errors import FedserError
 from fedser.evaluate.view_left import size
 from fedser.federation.compress import DTYPES
 from fedser.federation.layout import PEER
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Scalars
+from fedser.privacy import sentences
+from fedser.privacy.accountant import epsilon_of, noise_of
+from fedser.privacy.ledger import Ledger
 from fedser_client.data import SiteData
 from fedser_client.settings import SiteSettings
 
@@ -28,7 +32,13 @@ NEVER = (
 
 
 def describe(
-    bundle: Bundle, data: SiteData, policy: Policy, place: Path, settings: SiteSettings, rounds: int
+    bundle: Bundle,
+    data: SiteData,
+    policy: Policy,
+    place: Path,
+    settings: SiteSettings,
+    rounds: int,
+    ledger: Ledger | None = None,
 ) -> dict[str, Any]:
     """All of it as plain values.
 
@@ -39,6 +49,11 @@ def describe(
         place: the policy's file.
         settings: whom the site joins.
         rounds: as the provider tells; 0 where it only publishes.
+        ledger: the privacy budget, where the policy has a unit.
+
+    Raises:
+        LedgerError: the ledger cannot be trusted.
+        OutputError: it cannot be read.
     """
     parameters: dict[str, Tensor] = dict(data.local.model.named_parameters())
     allowed = policy.may_leave(parameters, data.local.model.first_layer()) if rounds else frozenset()
@@ -51,7 +66,7 @@ def describe(
         for name, p in parameters.items()
         if name in allowed
     ]
-    count = len(data.speech)
+    count, private = len(data.speech), policy.privacy.on
     return {
         "study": settings.study,
         "site": settings.site,
@@ -63,15 +78,16 @@ def describe(
             "bytes_an_update": sum(width * parameters[name].numel() for name in parameters.keys() & allowed),
             "values_at_most": policy.values_max,
             "encodings": list(policy.encodings),
-            "largest_norm": policy.clip,
-            "utterances": policy.coarse(count) if rounds else None,
-            "scalars": [field.name for field in fields(Scalars)] if policy.scalars and rounds else [],
+            "largest_norm": policy.privacy.clip if policy.privacy.unit == "site" else policy.clip,
+            "utterances": policy.coarse(count) if rounds and not private else None,
+            "scalars": [field.name for field in fields(Scalars)] if policy.scalars and rounds and not private else [],
             "orders_at_most": policy.rounds if rounds else 0,
             "at_enrolment": ["the token", "two public keys and a proof of each"] if rounds else [],
         },
         "never": list(NEVER),
         "kept_here": {"utterances": count, "speakers": data.local.speakers, "set_aside": _set_aside(data)},
-        "takes_part": count >= policy.utterances_min and data.local.speakers >= policy.speakers_min,
+        "privacy": {**sentences.facts(policy.privacy, ledger), **_price(policy)} if rounds else None,
+        "takes_part": private or (count >= policy.utterances_min and data.local.speakers >= policy.speakers_min),
         "policy": str(place),
         "methods": None if policy.methods is None else list(policy.methods),
         "hours": policy.hours,
@@ -95,9 +111,10 @@ def text(told: dict[str, Any]) -> str:
         lines += [
             f"  {t['name']:<40} {'×'.join(map(str, t['shape'])):>12} {size(t['bytes']):>12}" for t in leaves["tensors"]
         ]
+        noised = ", before the noise" if told["privacy"]["unit"] == "site" else ""
         lines += [
             f"  the changes of these tensors, {size(leaves['bytes_an_update'])} in all, of an L2 norm of at most "
-            f"{leaves['largest_norm']:g}, as {' or '.join(leaves['encodings'])}",
+            f"{leaves['largest_norm']:g}{noised}, as {' or '.join(leaves['encodings'])}",
             f"  number of utterances: {f'about {count}' if (count := leaves['utterances']) else 'does not leave'}",
             f"  figures: {', '.join(leaves['scalars']) or 'none leave'}",
             f"by {'any installed method' if told['methods'] is None else ' or '.join(told['methods'])}, "
@@ -109,9 +126,35 @@ def text(told: dict[str, Any]) -> str:
         if not told["takes_part"]:
             lines.append("this site has fewer utterances or speakers than its policy asks for: it would refuse orders")
     if told["rounds"]:
-        lines += ["", "A change of weights can still reveal something about the recordings; nothing masks it."]
+        lines += ["", *sentences.sentences(told["privacy"]), *_budget(told["privacy"])]
     lines += ["", "never leaves:", *(f"  {thing}" for thing in told["never"])]
     return "\n".join(lines)
+
+
+def _price(policy: Policy) -> dict[str, Any]:
+    """Noise, and the ε of the first release alone; nothing where no noise reaches the budget."""
+    privacy = policy.privacy
+    if not privacy.on:
+        return {}
+    try:
+        noise, site = noise_of(privacy), privacy.unit == "site"
+        first = epsilon_of(noise, 1.0 if site else privacy.rate, 1, privacy.delta, discrete=site)
+    except (FedserError, ValueError):
+        return {"noise": None, "first": None, "releases": privacy.releases}
+    return {"noise": round(noise, 4), "first": round(first, 4), "releases": privacy.releases}
+
+
+def _budget(told: dict[str, Any]) -> list[str]:
+    """What a release costs and what is left."""
+    if told["unit"] == "none":
+        return []
+    what = "updates" if told["unit"] == "site" else "steps"
+    if told["noise"] is None:
+        return ["No noise reaches this budget: every order to train would be refused."]
+    return [
+        f"Noise of {told['noise']:g} clipping norms, chosen for {told['releases']} {what}; one alone costs "
+        f"ε = {told['first']:g}. Spent so far: ε = {told['spent']:g}, left: {told['left']:g}."
+    ]
 
 
 def _set_aside(data: SiteData) -> int:

@@ -49,10 +49,12 @@ def leave(state: Path, *, patience: Patience, command: str) -> dict[str, Any]:
             settings = folder.remember(settings.model_copy(update={"left": int(time.time()), "token": None}))
             was_in = folder.file("audit.jsonl").exists()
             settings = settings if was_in else folder.remember(settings.model_copy(update={"signed_off": True}))
-        if not settings.signed_off:
-            settings = _sign_off(folder, settings, patience)
-        report = outputs.departed(folder, settings, command=command)
         folder.tell(phase="left", time=int(time.time()))
+        try:
+            if not settings.signed_off:
+                settings = _sign_off(folder, settings, patience)
+        finally:
+            report = outputs.departed(folder, settings, command=command)
     return {
         "kind": "left",
         "study": settings.study,

@@ -20,6 +20,7 @@ from fedser.federation.policy import Policy
 from fedser.federation.schema import Code
 from fedser.federation.site import Site
 from fedser.federation.stages import LocalData, SiteState, SiteWork
+from fedser.privacy.ledger import Ledger
 from fedser_client.patience import Patience
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
@@ -81,6 +82,7 @@ class Rounds:
         open: opens a line to the provider.
         patience: for a provider that is away.
         attend: writes down who takes part, before an order is carried out.
+        ledger: the privacy budget, where the policy has a unit.
     """
 
     folder: SiteFolder
@@ -93,6 +95,7 @@ class Rounds:
     open: Open
     patience: Patience
     attend: Callable[[SiteWork], None] = lambda work: None
+    ledger: Ledger | None = None
     _made: float | None = None  # when the personal model was first seen
     _turned_away: int = 0
     _order_key: str = ""
@@ -205,6 +208,7 @@ class Rounds:
             state=site_state.load(self._path, settings.study),
             keep=lambda state: site_state.save(self._path, state),
             stages=(self._note, adapt_locally),
+            ledger=self.ledger,
         )
 
     def _note(self, work: SiteWork) -> SiteWork:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,7 +78,8 @@ class Node:
         withdrawn, marks = complete(self.folder, self.settings, bundle), Marks(self.folder)
         data = prepare(bundle, self.settings, device, lambda each: withdrawn.excludes(marks, each))
         if dry_run:
-            told = dryrun.describe(bundle, data, policy, place, self.settings, rounds)
+            budget = policies.ledger(self.folder, self.settings, policy)
+            told = dryrun.describe(bundle, data, policy, place, self.settings, rounds, budget)
             return {"kind": "dry-run", **told}
         if rounds == 0:
             self.folder.tell(phase="working", time=int(time.time()))
@@ -92,7 +92,7 @@ class Node:
             return self._done("alone", made)
         if not self._take_part(data, policy, rounds, once, marks):
             return {"kind": "waiting", "study": self.settings.study, "state": str(self.folder.path)}
-        return self._done("finished", self._personal(bundle, data, place, withdrawn))
+        return self._done("finished", self._personal(bundle, data, policy, withdrawn))
 
     def _published(self) -> Published:
         """The bundle and the number of rounds, from the provider unless the study is over."""
@@ -150,6 +150,7 @@ class Node:
             open=lambda settings: self._line(settings, node, largest),
             patience=self._patience,
             attend=lambda work: presence.note(self.folder, here, work),
+            ledger=policies.ledger(self.folder, self.settings, policy),
         )
         if not site.run(once=once):
             return False
@@ -189,7 +190,7 @@ class Node:
         if answered and not self.folder.file("state.safetensors").exists():
             raise StateError("The site's state is gone, though it answered orders.", _RESTORE)
 
-    def _personal(self, bundle: Bundle, data: SiteData, policy: Path, withdrawn: Withdrawn) -> dict[str, Any]:
+    def _personal(self, bundle: Bundle, data: SiteData, policy: Policy, withdrawn: Withdrawn) -> dict[str, Any]:
         path = self.folder.file("state.safetensors")
         state = site_state.load(path, self.settings.study)
         if state is None or not state.personal:
@@ -200,7 +201,7 @@ class Node:
             site_state.save(path, state)
         return outputs.personal(
             *(self.folder, self.settings, bundle, data, assemble(data.local, state.personal)),
-            policy=policy.name,
+            policy=policy,
             command=self._command,
             begin=self._begin,
         )

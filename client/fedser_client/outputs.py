@@ -22,8 +22,9 @@ from fedser.evaluate.report import write_report
 from fedser.federation import audit
 from fedser.federation.policy import Policy
 from fedser.files import write_text
+from fedser.privacy import sentences
 from fedser.provenance import run_manifest
-from fedser_client import withdrawal
+from fedser_client import policies, withdrawal
 from fedser_client.data import SiteData
 from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
@@ -38,7 +39,7 @@ def personal(
     data: SiteData,
     model: nn.Module,
     *,
-    policy: str,
+    policy: Policy,
     command: str,
     begin: float,
 ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def personal(
         bundle: what was adapted.
         data: the site's utterances.
         model: the personal one.
-        policy: its file's name, for the report.
+        policy: what held.
         command: for the report.
         begin: of the node's work, by ``time.perf_counter``.
 
@@ -88,15 +89,19 @@ def personal(
     )
 
 
-def what_left(folder: SiteFolder, settings: SiteSettings, policy: str) -> dict[str, Any]:
-    """The entry ``left`` of ``results.json``.
+def what_left(folder: SiteFolder, settings: SiteSettings, policy: Policy) -> dict[str, Any]:
+    """The entry ``left`` of ``results.json``, with the privacy that held and what it has cost.
 
     Raises:
         PolicyError: the audit log's chain is broken.
+        LedgerError: the ledger cannot be trusted.
+        OutputError: a file cannot be read.
     """
     path = folder.file("audit.jsonl")
     left = view_left.summary(audit.read(path) if path.exists() else ())
-    return {"study": settings.study, "site": settings.site, "policy": policy, **left}
+    private = sentences.facts(policy.privacy, policies.ledger(folder, settings, policy))
+    name = settings.policy.name if settings.policy else "policy.yaml"
+    return {"study": settings.study, "site": settings.site, "policy": name, "privacy": private, **left}
 
 
 def departed(folder: SiteFolder, settings: SiteSettings, *, command: str) -> Path:
@@ -106,22 +111,20 @@ def departed(folder: SiteFolder, settings: SiteSettings, *, command: str) -> Pat
         OutputError: the folder cannot be written.
         UsageError: the report that is there is damaged.
         PolicyError: the audit log's chain is broken.
+        ConfigError: the policy cannot be read.
+        LedgerError: the ledger cannot be trusted.
     """
     path = folder.file("results.json")
+    policy = policies.read(policies.place(folder, settings.policy))
     known = folder.json(path.name, _LARGEST) or {"kind": "withdrawal", "schema": 1, **run_manifest(command)}
     added = {
         "name": f"{settings.site} in the study {settings.study}",
         "made_by": "fedser-client",
-        "left": {**(known.get("left") or {}), **what_left(folder, settings, policy_name(settings))},
+        "left": {**(known.get("left") or {}), **what_left(folder, settings, policy)},
         "withdrawal": withdrawal.told(folder, settings),
     }
     write_text(path, json.dumps({**known, **added}, indent=1, ensure_ascii=False), mode=0o600)
     return write_report(folder.path)
-
-
-def policy_name(settings: SiteSettings) -> str:
-    """The policy's file, for the report."""
-    return settings.policy.name if settings.policy else "policy.yaml"
 
 
 def alone(

@@ -2,7 +2,7 @@
 
 ::
 
-    {"study", "site", "policy": path, "head": hash of the last record,
+    {"study", "site", "policy": path, "privacy": facts, "head": hash of the last record,
      "records": [{"time", "event", "round", "attempt", "bytes", "norm", "utterances", "scalars", "code"}]}
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedser.evaluate.pages import Section, Table, is_number
+from fedser.privacy import sentences
 
 _KEPT = ("time", "event", "round", "attempt", "bytes", "norm", "utterances", "scalars", "code", "order")
 _SHOWN = 20  # rows that are shown without a click
@@ -53,8 +54,9 @@ def section(results: Mapping[str, Any]) -> Section | None:
         f"{counted['orders']} orders were answered and {size(counted['bytes'])} left this site"
         + (f"; refused by policy: {refused}." if refused else "; no order was refused."),
         "No message has a place for recordings, features, pseudo-labels, file names, speakers, normalisation "
-        "statistics or the answers of the model. An update can still reveal something about the recordings behind it: "
-        "it is bounded and recorded, and nothing masks it.",
+        "statistics or the answers of the model.",
+        *sentences.sentences(left.get("privacy") or {}),
+        *budget(left.get("privacy") or {}),
     ]
     if left.get("policy"):
         text.append(f"The policy that held: {left['policy']}.")
@@ -63,6 +65,16 @@ def section(results: Mapping[str, Any]) -> Section | None:
     rows = [_row(record) for record in records]
     columns = ("time (UTC)", "event", "round", "bytes", "norm", "count", "scalars", "code")
     return Section("What left this site", text, [Table("Messages", columns, rows)], folded=len(rows) > _SHOWN)
+
+
+def budget(told: Mapping[str, Any]) -> list[str]:
+    """What was spent, by which accountant; nothing where there is no budget."""
+    if not is_number(told.get("spent")):
+        return []
+    return [
+        f"Spent so far: ε = {told['spent']:g} of {told['epsilon']:g} at δ = {told['delta']:g}, left {told['left']:g}; "
+        f"accountant: {told['accountant']}."
+    ]
 
 
 def size(count: int) -> str:

@@ -34,6 +34,7 @@ def status(
         "phase": _phase(settings, told) if pid is None else told.get("phase", "joined"),
         "fingerprint": _fingerprint(folder),
         "left_at": settings.left,
+        "privacy": _privacy(folder, settings),
         "withdrawn": len(Withdrawn.load(folder).speakers),
         "round": min(told.get("round", 0), settings.rounds or 0),
         "rounds": settings.rounds,
@@ -50,6 +51,15 @@ def _phase(settings: SiteSettings, told: dict[str, Any]) -> str:
     if settings.left is not None:
         return "left"
     return "finished" if settings.finished else "stopped"
+
+
+def _privacy(folder: SiteFolder, settings: SiteSettings) -> dict[str, Any]:
+    """The privacy that the policy asks for, with what is spent and left of the budget."""
+    from fedser.privacy import sentences
+    from fedser_client import policies
+
+    policy = policies.read(policies.place(folder, settings.policy))
+    return sentences.facts(policy.privacy, policies.ledger(folder, settings, policy))
 
 
 def _fingerprint(folder: SiteFolder) -> str | None:
@@ -72,6 +82,14 @@ def _text(result: dict[str, Any]) -> str:
     last = result["last"]
     if isinstance(last, dict):
         lines.append(f"last: {last.get('event')} at {moment(last.get('time'))} UTC")
+    privacy = result["privacy"]
+    if privacy["unit"] == "none":
+        lines.append("privacy: no differential privacy" + (", updates masked" if privacy["masked"] else ""))
+    else:
+        lines.append(
+            f"privacy: unit {privacy['unit']}, ε spent {privacy['spent']:g} of {privacy['epsilon']:g}, left "
+            f"{privacy['left']:g} (δ = {privacy['delta']:g})"
+        )
     if result["withdrawn"]:
         lines.append(f"speakers who withdrew: {result['withdrawn']}")
     if result["left_at"] is not None:
