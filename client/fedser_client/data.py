@@ -16,6 +16,8 @@ from fedser.bundle import Bundle
 from fedser.evaluate.local import allowed_classes
 from fedser.federation.data import local_data
 from fedser.federation.stages import LocalData
+from fedser.privacy.group_features import DUPLICATES
+from fedser.privacy.settings import Unit
 from fedser_client.settings import SiteSettings
 
 
@@ -41,6 +43,7 @@ def prepare(
     settings: SiteSettings,
     device: torch.device,
     without: Callable[[Utterance], bool] | None = None,
+    unit: Unit = "none",
 ) -> SiteData:
     """Find the recordings, set unusable ones aside, compute or recall features, normalise.
 
@@ -49,6 +52,7 @@ def prepare(
         settings: which recordings, how to read them, which emotions the site has.
         device: where features are computed and the model adapts.
         without: tells the utterances of speakers who have withdrawn.
+        unit: the privacy unit of the site's policy.
 
     Raises:
         UsageError: an emotion that the bundle does not know.
@@ -63,8 +67,11 @@ def prepare(
         speaker_from=settings.speaker_from,
         device=device,
         without=without,
+        duplicates=DUPLICATES[unit] if unit in ("speaker", "utterance") else "site",
     )
     mask = class_mask(header.classes, allowed) if allowed else None
     model = bundle.classifier().to(device)
-    local, normaliser = local_data(speech, model, bundle.linear(), header.normalisation, mask)
+    local, normaliser = local_data(
+        speech, model, bundle.linear(), header.normalisation, mask, unit=unit, published=bundle.normaliser()
+    )
     return SiteData(speech, local, normaliser, allowed)

@@ -76,7 +76,8 @@ class Node:
         published = self._published()
         bundle, rounds = published.bundle, published.rounds
         withdrawn, marks = complete(self.folder, self.settings, bundle), Marks(self.folder)
-        data = prepare(bundle, self.settings, device, lambda each: withdrawn.excludes(marks, each))
+        excluded, unit = lambda each: withdrawn.excludes(marks, each), policy.privacy.unit
+        data = prepare(bundle, self.settings, device, excluded, unit)
         if dry_run:
             budget = policies.ledger(self.folder, self.settings, policy)
             told = dryrun.describe(bundle, data, policy, place, self.settings, rounds, budget)

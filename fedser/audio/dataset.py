@@ -83,6 +83,7 @@ def load(
     device: torch.device = torch.device("cpu"),
     cache: Path | None = None,
     without: Callable[[Utterance], bool] | None = None,
+    duplicates: quality.Duplicates = "site",
 ) -> SpeechData:
     """Read a folder or manifest: find utterances, set unusable ones aside, compute or recall their features.
 
@@ -96,6 +97,7 @@ def load(
         device: where features are computed; the result lies on the CPU.
         cache: folder of the cache; the user's without one.
         without: tells the utterances that are left alone, unread, as if they were not there.
+        duplicates: see :func:`fedser.audio.quality.inspect`.
 
     Raises:
         NoAudioError: no usable recording.
@@ -106,7 +108,7 @@ def load(
     wanted = tuple(each for each in found.utterances if without is None or not without(each))
     if not wanted:
         raise NoAudioError(f"No recording in {directory} is left.", "Everybody there has withdrawn; add recordings.")
-    inspection = quality.inspect(wanted, found.aside)
+    inspection = quality.inspect(wanted, found.aside, duplicates)
     if not inspection.kept:
         raise NoAudioError(
             f"No recording in {directory} can be used: {_reasons(inspection)}.",

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedser import console, files
 from fedser.audio import header
@@ -19,6 +20,7 @@ from fedser.audio.measure import Part, Recording, measure
 from fedser.audio.utterance import Utterance
 from fedser.errors import AudioError
 
+Duplicates = Literal["site", "speaker", "keep"]
 SHORTEST = 0.3
 """Seconds below which an utterance is too short to carry an emotion."""
 SILENCE = 1e-4
@@ -65,12 +67,16 @@ class Inspection:
     channels: Mapping[int, int]
 
 
-def inspect(utterances: Sequence[Utterance], aside: Sequence[Finding] = ()) -> Inspection:
+def inspect(
+    utterances: Sequence[Utterance], aside: Sequence[Finding] = (), duplicates: Duplicates = "site"
+) -> Inspection:
     """Decode every file once, by blocks, and sort its utterances into usable and set aside.
 
     Args:
         utterances: as :func:`fedser.audio.recordings.resolve` gives them; several may share a file.
         aside: what the resolution already set aside (``Recordings.aside``); listed first in ``quarantined``.
+        duplicates: among which utterances they are looked for: the whole ``site``'s, each ``speaker``'s own, or not at
+            all (``keep``). Under a privacy unit no recording may decide whether another unit's is kept.
 
     Returns:
         The inspection. Of duplicates (same samples after decoding, whatever the format) the first one given
@@ -89,7 +95,7 @@ def inspect(utterances: Sequence[Utterance], aside: Sequence[Finding] = ()) -> I
                 recordings[path] = recording
             verdicts.update(zip(indices, found, strict=True))
             step()
-    return _sort(utterances, verdicts, recordings, aside)
+    return _sort(utterances, verdicts, recordings, aside, duplicates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,7 @@ def _sort(
     verdicts: Mapping[int, Verdict],
     recordings: Mapping[Path, Recording],
     aside: Sequence[Finding],
+    duplicates: Duplicates,
 ) -> Inspection:
     """Go through the utterances in their order; the first of each content stays."""
     kept: list[Utterance] = []
@@ -164,7 +171,8 @@ def _sort(
             quarantined.append(Finding(utterance, verdict.reason, verdict.detail))
             continue
         recording, part = recordings[utterance.path], verdict.part
-        key = (recording.content, part.first, part.frames, utterance.channel)
+        among = {"site": None, "speaker": utterance.speaker, "keep": index}[duplicates]
+        key = (recording.content, part.first, part.frames, utterance.channel, among)
         first = seen.setdefault(key, utterance)
         if first is not utterance:
             quarantined.append(Finding(utterance, "duplicate", f"the same samples as {first.path}"))

@@ -116,10 +116,13 @@ def build_sites(settings: SimulationSettings, world: World, source: SourceModel)
     """Give each site its data, normalised by its own statistics alone."""
     mask = class_mask(source.model.classes, settings.classes) if settings.classes else None
     rule = settings.normalisation or _bundle_rule(settings, world)
+    unit = settings.policy.privacy.unit
+    published = _published(settings, world, rule) if unit in ("speaker", "utterance") else None
     sites = []
     for site in world.sites:
         own = world.target.subset(site.index)
-        sites.append(SiteWorld(site.name, site.index, *local_data(own, source.model, source.linear, rule, mask)))
+        data = local_data(own, source.model, source.linear, rule, mask, unit=unit, published=published)
+        sites.append(SiteWorld(site.name, site.index, *data))
     return tuple(sites)
 
 
@@ -152,6 +155,14 @@ def _bundle_rule(settings: SimulationSettings, world: World) -> NormalisationSet
     if world.source:
         return NormalisationSettings()
     return bundles.read(settings.source.bundle, signer=settings.source.signer).header.normalisation
+
+
+def _published(settings: SimulationSettings, world: World, rule: NormalisationSettings) -> SiteNormaliser:
+    """The statistics that a bundle publishes, or would publish, of its source."""
+    if not world.source:
+        return bundles.read(settings.source.bundle, signer=settings.source.signer).normaliser()
+    everything = dataset.join(list(world.source.values()))
+    return SiteNormaliser.fit(everything.raw, everything.speakers, rule)
 
 
 def _load(

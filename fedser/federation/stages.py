@@ -19,6 +19,7 @@ from fedser.federation.aggregate import FixedPointMean, Rule, Weighting, weight_
 from fedser.federation.layout import Layout
 from fedser.federation.schema import Order, Scalars, Update
 from fedser.models import EmotionClassifier, LinearClassifier
+from fedser.privacy.validity import Statistics
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class LocalData:
         speakers: how many speakers the utterances come from; 1 where unknown.
         class_mask: bool [C], true for the classes that can occur; None means all.
         linear: the bundle's logistic regression, for methods that start from it.
+        units: of a privacy unit inside the site, which one each utterance belongs to, N names; None for an utterance
+            that takes no part in private training, and altogether where there is no such unit.
+        statistics: whose statistics normalised ``x``: the whole ``site``'s, each privacy ``unit``'s own (pulled to the
+            published ones), or the ``published`` ones.
     """
 
     model: EmotionClassifier
@@ -38,6 +43,8 @@ class LocalData:
     speakers: int = 1
     class_mask: Tensor | None = None
     linear: LinearClassifier | None = None
+    units: tuple[str | None, ...] | None = None
+    statistics: Statistics = "site"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from typing import Literal
 from torch import Tensor
 
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
+from fedser.audio.quality import Duplicates
 from fedser.audio.utterance import Utterance
 from fedser.errors import PrivacyError
 
 GroupUnit = Literal["speaker", "utterance"]
+#: Among which utterances duplicates are looked for: a recording must not decide whether another unit's is kept.
+DUPLICATES: dict[GroupUnit, Duplicates] = {"speaker": "speaker", "utterance": "keep"}
 PULL = 1.0  # pseudo-utterances of the published statistics in each speaker's: a constant, never fitted to a site
 
 

@@ -1,0 +1,73 @@
+"""What a site computes for an order under a privacy unit inside the site: private steps instead of ordinary ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedser.adapt import make
+from fedser.errors import PrivacyError
+from fedser.federation.layout import network, unpack
+from fedser.federation.local import adapt_locally, assemble, change, schedule_of
+from fedser.federation.policy import Policy
+from fedser.federation.stages import LocalData, SiteStage, SiteWork
+from fedser.privacy.group_steps import GroupSettings, private_steps
+from fedser.privacy.settings import PrivacySettings
+from fedser.privacy.validity import Facts, check
+
+
+def inside(privacy: PrivacySettings) -> bool:
+    """Whether the privacy unit is a part of the site: one speaker or one utterance."""
+    return privacy.unit in ("speaker", "utterance")
+
+
+def ready(policy: Policy, data: LocalData) -> None:
+    """Check, before a site takes part, that its data are prepared for its privacy unit.
+
+    Raises:
+        PrivacyError: rows depend on more than their own unit, or no speaker is declared.
+    """
+    if not inside(policy.privacy):
+        return
+    known = data.units is not None and any(unit is not None for unit in data.units)
+    check(policy.privacy, Facts(features=data.statistics, declared=known, batch_norm="published"))
+    if data.units is None or len(data.units) != len(data.x):
+        raise PrivacyError(
+            "It is not known which unit each utterance belongs to.", "Prepare the data for this privacy unit."
+        )
+
+
+def adapt_privately(privacy: PrivacySettings) -> SiteStage:
+    """The stage that trains by private steps; it takes the place of :func:`fedser.federation.local.adapt_locally`.
+
+    All that leaves is the change of the tensors that travel, a function of the weights that came and of noised sums.
+    It starts from these weights and the bundle's alone: nothing that the site learnt before goes in (``own`` layers,
+    statistics of batch normalisation), and neither counts nor scalars come out. An order to finish is carried out
+    without noise, by ordinary training, because its model stays here and its answer is empty.
+
+    Args:
+        privacy: of the site's policy; its budget is charged with all steps of the order before this stage runs.
+    """
+
+    def stage(work: SiteWork) -> SiteWork:
+        order, data = work.order, work.data
+        if order.phase == "finish":
+            return adapt_locally(work)
+        if data.units is None:
+            raise PrivacyError("The utterances' units are not known.", "Prepare the data for this privacy unit.")
+        adapted = private_steps(
+            assemble(data, network(unpack(work.tensors, order.layout))),
+            data.x,
+            data.units,
+            make(order.method, order.options),
+            schedule_of(order),
+            GroupSettings.of(privacy),
+            steps=order.work.steps,
+            start=order.work.start,
+            total=order.work.total,
+            class_mask=data.class_mask,
+            allowed={name for name, _ in order.layout},
+        )
+        after = {name: tensor.detach().cpu().clone() for name, tensor in adapted.state_dict().items()}
+        return replace(work, update=change(after, work.tensors, order.layout), scalars=None)
+
+    return stage
