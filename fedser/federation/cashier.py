@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fedser.adapt import make
 from fedser.errors import BudgetError, PrivacyError
 from fedser.federation.compress import Packed, compress
 from fedser.federation.layout import elements
 from fedser.federation.schema import Code, Order
 from fedser.privacy.accountant import noise_of
+from fedser.privacy.group_losses import supports
 from fedser.privacy.ledger import Ledger
 from fedser.privacy.settings import PrivacySettings
 from fedser.privacy.site_unit import noise_of_sum, released, share_std
@@ -45,7 +47,11 @@ class Cashier:
     def sound(self, order: Order) -> Code | None:
         """A code where the order would not be sound under the site's privacy settings."""
         try:
-            check(self._privacy, Facts(method=order.method, peer=order.peer is not None, encoding=order.encoding))
+            groupwise = supports(make(order.method, order.options))
+            facts = Facts(
+                method=order.method, groupwise=groupwise, peer=order.peer is not None, encoding=order.encoding
+            )
+            check(self._privacy, facts)
             if self._privacy.on and order.phase == "train":
                 self.price(order)
         except (PrivacyError, ValueError):
@@ -62,9 +68,36 @@ class Cashier:
             return self._noise, self._privacy.rate, order.work.steps
         if self._privacy.form == "local":
             return self._noise, 1.0, 1
+        if order.masking is None:
+            raise ValueError("a share of the noise is for a masked sum")
         values, honest = elements(order.layout), self._privacy.masking.honest
-        share = share_std(self._privacy.clip, self._noise, values, honest)
-        return noise_of_sum(self._noise, share, values, honest), 1.0, 1
+        return noise_of_sum(self._noise, self.share(order), values, honest), 1.0, 1
+
+    def share(self, order: Order) -> float:
+        """Standard deviation, in the order's grid steps, of what this site adds to its part of a masked sum.
+
+        All of the noise in the local form, a share in the central one; 0 where the site is no unit or no mask is asked
+        for. The share's variance is the target's divided by the number of honest sites that the site's own policy
+        names, never by one that the provider tells.
+
+        Raises:
+            ValueError: the share would be too narrow for the grid.
+        """
+        if self._privacy.unit != "site" or order.masking is None:
+            return 0.0
+        terms, central = order.masking.terms, self._privacy.form == "central"
+        clip, honest = min(self._privacy.clip, terms.clip), self._privacy.masking.honest if central else 1
+        return share_std(clip, self._noise, elements(order.layout), honest, 2.0**-terms.grid)
+
+    def spend(self) -> None:
+        """Use up what was charged last, for the one update that it pays for.
+
+        Raises:
+            PrivacyError: nothing was charged.
+        """
+        if self._number is None:
+            raise PrivacyError("An update was to leave that nothing was charged for.", "Charge the order first.")
+        self._number = None
 
     def charge(self, order: Order, fingerprint: str) -> Code | None:
         """Charge an order to train, through to the disk; a code where the budget has no room for it.
@@ -101,9 +134,7 @@ class Cashier:
         Raises:
             PrivacyError: nothing was charged for it.
         """
-        if self._number is None:
-            raise PrivacyError("An update was to leave that nothing was charged for.", "Charge the order first.")
-        self._number = None
+        self.spend()
         noisy = released(flat, self._privacy.clip, self._noise)
         return compress(noisy.clamp(-_LARGEST, _LARGEST), order.layout, order.encoding)
 

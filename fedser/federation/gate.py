@@ -13,16 +13,19 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedser.adapt import make
 from fedser.errors import FedserError
-from fedser.federation import firing, wire
+from fedser.federation import firing, secure_update, wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.cashier import Cashier
 from fedser.federation.compress import Packed, unpacked, within
@@ -30,6 +33,7 @@ from fedser.federation.layout import PEER, elements, network, norm, tensor_diges
 from fedser.federation.local import assemble
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
+from fedser.federation.secure_schema import KeysOrder
 from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteState, beginning
 from fedser.privacy.ledger import Ledger
@@ -80,12 +84,13 @@ class Gate:
     def admit(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
         """Check an order that is on the schema and correctly signed; None when it may be carried out."""
         return (
-            self._addressed(order, state)
+            self.addressed(order, state)
             or self._work(order, state)
             or self._method(order)
             or self._layout(order)
             or self._weights(order, flat)
             or self._cashier.sound(order)
+            or self._fits(order)
             or (None if self.blind else self.withheld(order, flat, state))
         )
 
@@ -116,7 +121,8 @@ class Gate:
     def _fingerprint(self) -> str:
         return tensor_digest(self._data.x.reshape(-1))
 
-    def _addressed(self, order: Order, state: SiteState) -> Code | None:
+    def addressed(self, order: Order | KeysOrder, state: SiteState) -> Code | None:
+        """Check that an order, or the beginning of a masked sum, is new, for this site and study, and in its hours."""
         if order.expires < self._clock():
             return Code.EXPIRED
         if order.site != self._site:
@@ -238,6 +244,29 @@ class Gate:
 
     def _within(self, order: Order, flat: Tensor) -> Packed | None:
         return within(flat, order.layout, order.encoding, self._policy.clip)
+
+    def integers(self, order: Order, flat: Tensor) -> NDArray[np.int64] | None:
+        """The update as a masked sum takes it: clipped, in grid steps, noised; int64 [P], None if it must not leave."""
+        if order.masking is None or tuple(flat.shape) != (elements(order.layout),):
+            return None
+        if self._policy.privacy.unit == "site":
+            self._cashier.spend()
+        elif not bool(torch.isfinite(flat).all()):
+            return None
+        return secure_update.integers(flat, self._policy, order.masking, self._cashier.share(order))
+
+    def _fits(self, order: Order) -> Code | None:
+        return None if secure_update.fits(order, self._policy, self._cashier.share(order)) else Code.MASK
+
+    def note(self, entry: Mapping[str, Any], order: Order | None = None, withheld: Code | None = None) -> None:
+        """Write down what is about to leave of a masked sum; see :mod:`fedser.federation.secure_audit`.
+
+        Raises:
+            OutputError: it cannot be written, and then nothing may leave.
+        """
+        told = {} if order is None else self._cashier.told(order)
+        kept = {} if withheld is None else {"withheld": withheld.name}
+        self._audit.append({**told, **kept, "time": int(self._clock()), **entry})
 
     def record(self, order: Order, update: Update, payload: Tensor, reply: bytes, withheld: Code | None = None) -> None:
         """Write what is about to leave into the audit log, through to the disk.

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from fedser.config import Settings
 from fedser.federation.schema import ENCODINGS, Encoding
@@ -106,13 +106,6 @@ class Policy(Settings):
             raise ValueError("no message of this version carries them: only false is possible")
         return value
 
-    @field_validator("privacy")
-    @classmethod
-    def _kept(cls, value: PrivacySettings) -> PrivacySettings:
-        if value.unit in ("speaker", "utterance") or value.masking.required:
-            raise ValueError("this version can neither group nor mask: leave privacy.unit at none or site")
-        return value
-
     @field_validator("hours")
     @classmethod
     def _some_hours(cls, value: str | None) -> str | None:
@@ -146,6 +139,12 @@ class Policy(Settings):
             if isinstance(allowed[0], float) and not allowed[0] <= float(allowed[1]):  # NaN too
                 raise ValueError(f"the lowest value of '{key}' is above the highest")
         return value
+
+    @model_validator(mode="after")
+    def _clips_agree(self) -> Policy:
+        if self.privacy.on and self.privacy.clip > self.clip:
+            raise ValueError(f"privacy.clip is above clip, {self.clip:g}, which bounds every update")
+        return self
 
     def may_leave(self, adaptable: Collection[str], first_layer: Collection[str]) -> frozenset[str]:
         """The names, out of a model's adaptable ones, that may leave."""

@@ -20,11 +20,6 @@ from fedser.privacy import agreement
 _BOX, _PAIR, _OWN = "share", "pair mask", "own mask"
 
 
-def fingerprint(public: str) -> str:
-    """SHA-256 of a site's long-term public key, both in hexadecimal: what two sites compare outside the network."""
-    return hashlib.sha256(bytes.fromhex(public)).hexdigest()
-
-
 def commitment(seed: bytes) -> str:
     """What is told of a seed beforehand, in hexadecimal; of 32 uniform bytes it reveals nothing that helps."""
     return hashlib.sha256(b"fedser/seed/1\n" + seed).hexdigest()

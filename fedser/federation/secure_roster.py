@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fedser.bundle.keys import verify
+from fedser.bundle.keys import fingerprint, verify
 from fedser.errors import WireError
 from fedser.federation import wire
-from fedser.federation.secure_context import box_context, box_key, fingerprint, keys_of, roster_digest
+from fedser.federation.secure_context import box_context, box_key, keys_of, roster_digest
 from fedser.federation.secure_schema import MaskKeys, Member, Roster
 from fedser.privacy import agreement, shamir
 from fedser.privacy.settings import MaskingSettings

@@ -77,7 +77,7 @@ class SecureSite:
         self._key = key
         self._keep = keep
         self._clock = clock
-        self._opened: tuple[str, Shares] = ("", {})
+        self._opened: tuple[str, Shares, list[tuple[bytes, int]]] = ("", {}, [])
 
     def answer(self, asked: Asked) -> bytes | Code:
         """Answer a message of a masked sum: the signed bytes, or the code why not. A repeat gets the same bytes.
@@ -133,7 +133,8 @@ class SecureSite:
         try:
             private = bytes.fromhex(state.encryption)
             opened = unsealed(roster, self.site, private, asked.senders, asked.boxes)
-            self._opened = (wire.order_digest(order), opened)
+            pairs = list(self._pairs(task_digest(order), asked.senders))
+            self._opened = (wire.order_digest(order), opened, pairs)
         except WireError:
             return Code.MASK
         return None
@@ -151,16 +152,12 @@ class SecureSite:
         Raises:
             WireError: the order was not admitted.
         """
-        digest, shares = self._opened
+        digest, shares, pairs = self._opened
         if order.masking is None or digest != wire.order_digest(order) or not self.state.seed:
             raise WireError("The order's masks were not admitted.", "Nothing leaves.")
         task, senders, bits = task_digest(order), order.masking.senders, order.masking.terms.modulus
-        payload = masking.masked(
-            integers,
-            bits,
-            own_seed(bytes.fromhex(self.state.seed), task, self.site),
-            self._pairs(task, senders),
-        )
+        own_mask = own_seed(bytes.fromhex(self.state.seed), task, self.site)
+        payload = masking.masked(integers, bits, own_mask, pairs)
         flat = torch.from_numpy(payload)
         update = MaskedUpdate(protocol=1, order_digest=digest, tensor_digest=tensor_digest(flat), modulus=bits)
         own = self.state.shares[self.site]

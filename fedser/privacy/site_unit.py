@@ -86,13 +86,20 @@ def released(flat: Tensor, clip: float, noise: float) -> Tensor:
     return torch.from_numpy(steps.astype(np.float64) * grid).float()
 
 
-def share_std(clip: float, noise: float, values: int, honest: int) -> float:
+def share_std(clip: float, noise: float, values: int, honest: int, grid: float | None = None) -> float:
     """Standard deviation, in grid steps, of one site's share: the target's variance divided by ``honest``.
+
+    Args:
+        clip: C.
+        noise: that the ``honest`` shares together are to have, in sensitivities.
+        values: P.
+        honest: the least number of honest sites in a sum, by the site's own policy.
+        grid: γ; :func:`grid_of` when None.
 
     Raises:
         ValueError: the share is narrower than ``LEAST_SHARE`` grid steps.
     """
-    grid = grid_of(clip, values)
+    grid = grid_of(clip, values) if grid is None else grid
     std = noise * sensitivity(clip, grid, values) / grid / math.sqrt(honest)
     if std < LEAST_SHARE:
         raise ValueError(f"a share of {std:.3g} grid steps is too narrow for a sum of shares")
