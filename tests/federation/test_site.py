@@ -245,7 +245,7 @@ def test_counts_leave_in_coarse_steps_or_not_at_all(unit: int) -> None:
 
 
 def test_a_count_beyond_the_schema_is_a_refusal(lab: Any) -> None:
-    site = lab.site(1, Policy.model_construct(**{**Policy().model_dump(), "count_unit": 2_000_000}))
+    site = lab.site(1, Policy().model_copy(update={"count_unit": 2_000_000}))
     assert refused(lab, site, *first_order(lab, site)) == Code.FAILED
 
 
