@@ -11,7 +11,8 @@
      "history": [{"epoch", "loss", ..}], "answers": {emotion: count}, "mean_confidence": x,
      "metrics": null | {"uar", "war", "macro_f1", "ece", "scored", "confusion", "recall", "source_uar"}}
 
-After rounds over a network also ``name``, ``made_by`` and ``left``, see :mod:`fedser.evaluate.view_left`.
+After rounds over a network also ``name``, ``made_by`` and ``left``, see :mod:`fedser.evaluate.view_left`; where
+somebody withdrew ``withdrawal``, and ``attacks`` once the attack lab's results were attached.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fedser.audio.dataset import SpeechData
 from fedser.audio.utterance import Utterance
 from fedser.bundle import Bundle
 from fedser.evaluate import metrics
-from fedser.evaluate.report import write_report
+from fedser.evaluate.report import CARD, write_report
 from fedser.files import write_text
 from fedser.provenance import run_manifest
 
@@ -46,7 +47,7 @@ def write(
     seconds: float,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write ``model.safetensors``, ``predictions.csv``, ``quarantine.csv``, ``results.json`` and ``report.html``.
+    """Write model, ``predictions.csv``, ``quarantine.csv``, ``results.json``, ``report.html`` and ``model_card.md``.
 
     Args:
         out: the folder.
@@ -108,6 +109,7 @@ def write(
         "model": str(out / "model.safetensors"),
         "predictions": str(out / "predictions.csv"),
         "report": str(report),
+        "card": str(out / CARD),
         "seconds": results["seconds"],
     }
 

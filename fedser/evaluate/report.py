@@ -1,9 +1,9 @@
 """Reports: one HTML file a run, that opens offline and asks nobody for anything.
 
 ``write_report`` reads what a run left in its folder (``results.json``, or ``results.csv`` of a benchmark) and
-writes ``report.html`` beside it, with the figures once more as ``figures/*.svg``. Whatever sections the results
-have are rendered. All text is escaped: the name of a corpus or a folder cannot become markup, and a content
-security policy in the file forbids scripts and network access.
+writes ``report.html`` beside it, with the figures once more as ``figures/*.svg``, and the card of an adapted model.
+Whatever sections the results have are rendered. All text is escaped: the name of a corpus or a folder cannot become
+markup, and a content security policy in the file forbids scripts and network access.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jinja2
 
 from fedser import __version__
 from fedser.errors import UsageError
-from fedser.evaluate import view_adapt, view_bench, view_simulation
+from fedser.evaluate import card, view_adapt, view_bench, view_simulation
 from fedser.evaluate.pages import Drawing, Page
 from fedser.files import write_text
 
@@ -27,12 +27,15 @@ VIEWS: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {
     "adapt": view_adapt.view,
     "withdrawal": view_adapt.departed,
 }
+CARD = "model_card.md"
 _LARGEST = 64_000_000  # bytes; a results file is text of a few kilobytes
 _HINT = "Name the --out folder of fedser simulate, adapt, bench or demo."
 
 
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` and ``figures/*.svg`` into a run's folder; the same results give the same bytes.
+
+    An adapted model gets its ``model_card.md`` too.
 
     Args:
         run_dir: the ``--out`` folder of a run.
@@ -55,7 +58,26 @@ def write_report(run_dir: Path) -> Path:
     for name, svg in {**drawings, **page.files}.items():
         write_text(run_dir / "figures" / f"{name}.svg", svg)
     write_text(path, render(page))
+    results = _json(run_dir / "results.json") if (run_dir / "results.json").is_file() else {}
+    if results.get("kind") == "adapt":
+        told = view_adapt.cautions(results, results.get("metrics") or {})
+        write_text(run_dir / CARD, card.text(results, told))
     return path
+
+
+def attach(run_dir: Path, attacks: Path) -> None:
+    """Put the attack lab's results among those of an adapted model, for its report and its card.
+
+    Raises:
+        UsageError: one of the folders is not what it should be.
+        OutputError: the results cannot be written.
+    """
+    path = run_dir / "results.json"
+    results = _json(path) if path.is_file() else {}
+    if results.get("kind") != "adapt":
+        raise UsageError(f"{run_dir} holds no adapted model.", "Attacks go into the report of an adapted model.")
+    found = {**results, "attacks": card.findings(attacks)}
+    write_text(path, json.dumps(found, indent=1, ensure_ascii=False), mode=0o600)
 
 
 def render(page: Page) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fedser.evaluate import figures, view_left
+from fedser.evaluate import card, figures, view_left
 from fedser.evaluate.pages import (
     Block,
     Drawing,
@@ -41,7 +41,8 @@ def view(results: Results) -> Page:
         _normalisation(results),
         view_left.section(results),
         withdrawal(results),
-        Section("What these figures mean, and what they do not", blocks=[Listing(_cautions(results, metrics))]),
+        card.attack_section(results),
+        Section("What these figures mean, and what they do not", blocks=[Listing(cautions(results, metrics))]),
         *about(results),
     ]
     matrix = metrics.get("confusion")
@@ -196,7 +197,8 @@ def _normalisation(results: Results) -> Section | None:
     return Section("Normalisation", [f"Rule: {chosen.get('rule', '–')}{kappa}.", str(chosen.get("reason") or "")])
 
 
-def _cautions(results: Results, metrics: Results) -> list[str]:
+def cautions(results: Results, metrics: Results) -> list[str]:
+    """What the figures do not say."""
     classes = results.get("allowed") or results.get("classes") or []
     lines = [
         f"Guessing among {len(classes)} emotions gives a UAR of {100 / max(len(classes), 1):.1f} %.",

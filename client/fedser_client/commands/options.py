@@ -40,5 +40,5 @@ def text(result: dict[str, Any]) -> str:
             f"UAR {metrics['uar']:.1f} % on {metrics['scored']} labelled utterances "
             f"(source model: {metrics['source_uar']:.1f} %)"
         )
-    lines += [f"{name}: {result[name]}" for name in ("model", "predictions", "report", "audit")]
+    lines += [f"{name}: {result[name]}" for name in ("model", "predictions", "report", "card", "audit")]
     return "\n".join(lines)
