@@ -13,7 +13,7 @@ from fedser import console
 from fedser.bundle.keys import SigningKey
 from fedser.errors import EnrolmentError, NetworkError, WireError
 from fedser.evaluate.view_left import size
-from fedser.federation import site_state
+from fedser.federation import secure_audit, secure_state, site_state
 from fedser.federation.audit import AuditLog
 from fedser.federation.local import adapt_locally
 from fedser.federation.policy import Policy
@@ -141,7 +141,7 @@ class Rounds:
             self._turned_away = 0
             if mail is not None:
                 site = self._answer(site, line, mail)
-                if site.state.personal or once:
+                if site.state.personal or (once and self.audit.latest.get("event") not in secure_audit.EVENTS):
                     return bool(site.state.personal)
             elif self._overdue():
                 return True
@@ -195,6 +195,11 @@ class Rounds:
     def _path(self) -> Path:
         return self.folder.file("state.safetensors")
 
+    @property
+    def _secure_path(self) -> Path:
+        """Keys and shares of the masked sum that goes on."""
+        return self.folder.file("masking.json")
+
     def _site(self, settings: SiteSettings) -> Site:
         self._order_key = _order_key(settings)
         return Site(
@@ -207,6 +212,8 @@ class Rounds:
             audit=self.audit,
             state=site_state.load(self._path, settings.study),
             keep=lambda state: site_state.save(self._path, state),
+            secure=secure_state.load(self._secure_path, settings.study),
+            keep_secure=lambda state: secure_state.save(self._secure_path, state),
             stages=(self._note, adapt_locally),
             ledger=self.ledger,
         )
@@ -230,6 +237,8 @@ class Rounds:
         self.folder.tell(time=int(time.time()), last={**record, "seconds": round(seconds, 1)}, **counts)
         number = f"round {record.get('round')} of {self.rounds}"
         steps = (known.get("order") or {}).get("steps", 0)
+        if event in secure_audit.EVENTS:
+            return
         if event == "refusal":
             clock = "; look at this machine's clock" if record.get("code") == Code.EXPIRED.name else ""
             console.say(f"an order was refused: {record.get('code')}; only this code left, the site goes on{clock}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedser.adapt import Method, Schedule
 from fedser.bundle.keys import SigningKey
+from fedser.errors import ConfigError
 from fedser.evaluate.simulation_settings import RoundSettings
 from fedser.evaluate.world import SiteWorld
 from fedser.federation.aggregation import server_stages
@@ -88,6 +89,11 @@ def federate(
         ConfigError: nothing would travel, or a peer is to be shared and there is none.
         QuorumError: no site took part.
     """
+    if policy.privacy.masking.peers:
+        raise ConfigError(
+            "The sites of a simulation have new keys in every run, which no list of fingerprints knows.",
+            "Leave policy.privacy.masking.peers empty.",
+        )
     key = _fresh_key()
     keys = {site.name: _fresh_key() for site in members}
     after = {site.name: (adapt_locally, *(stages or {}).get(site.name, ())) for site in members}
@@ -107,12 +113,14 @@ def federate(
         peer=settings.peer,
         seed=seed,
         network=settings.network,
+        masking=settings.masking if settings.masked else None,
     )
     linear = members[0].data.linear
     own_keys = {name: own.public_hex for name, own in keys.items()}
     plan = plan_of(study, model, linear, method, schedule, joining, own_keys)
     layout = plan.layout
-    provider = Provider(plan, key, InProcess(sites), server_stages(settings.aggregation, layout))
+    stages_of_server = server_stages(settings.aggregation, layout, masked=settings.masked)
+    provider = Provider(plan, key, InProcess(sites), stages_of_server)
 
     def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:
         if watch is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedser.adapt import Schedule
 from fedser.audio.features import FeatureSettings
@@ -16,6 +16,7 @@ from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Encoding
+from fedser.federation.secure_settings import MaskingTerms, unsound
 from fedser.models import ModelSettings
 from fedser.train import TrainSettings
 
@@ -85,6 +86,8 @@ class RoundSettings(Settings):
             follow and refit a peer of their own as often.
         network: whether the network's weights travel; if not, sites share the peer alone, and a newcomer answers by
             the source's network and the joint peer together.
+        masked: whether updates travel under masks, so that the provider learns their sum and none of them.
+        masking: the terms of the masked sums.
     """
 
     rounds: int = Field(default=5, ge=1)
@@ -94,6 +97,15 @@ class RoundSettings(Settings):
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
     network: bool = True
+    masked: bool = False
+    masking: MaskingTerms = MaskingTerms()
+
+    @model_validator(mode="after")
+    def _masks_fit(self) -> RoundSettings:
+        reason = unsound(self.aggregation, self.encoding) if self.masked else ""
+        if reason:
+            raise ValueError(reason)
+        return self
 
 
 class SimulationSettings(Settings):

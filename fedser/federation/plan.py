@@ -61,6 +61,11 @@ class Plan:
         """Local steps of each site in all."""
         return self.schedule.steps or 0
 
+    @property
+    def width(self) -> int:
+        """Bytes of one value, at most."""
+        return 4 if self.masking is None else max(4, self.masking.modulus // 8)
+
     def steps_before(self, number: int) -> int:
         """Local steps that lie before round ``number`` (from 1); for ``rounds + 1`` those of all rounds."""
         return (self.total - self.personal_steps) * (number - 1) // self.rounds

@@ -125,8 +125,10 @@ class Checkpoints:
             raise StateError(f"{paths[0]} is damaged, and so are the checkpoints before it.", _HINT)
         return None
 
-    def flight(self, number: int, lifetime: int) -> Flight:
+    def flight(self, number: int, lifetime: int, *, anew: bool = False) -> Flight:
         """Attempt and expiry of a round's orders: those of an earlier try while they are good, else new ones.
+
+        With ``anew`` they are always new: a masked sum that was cut off is given up, and the next has its own keys.
 
         The attempt never falls, so that a round which is run again, since the checkpoint after it was lost, has
         orders that its sites have not seen.
@@ -136,7 +138,7 @@ class Checkpoints:
         """
         known = self._known_flight()
         now = int(time.time())
-        if known is not None and known.round == number and known.expires > now + _MARGIN:
+        if not anew and known is not None and known.round == number and known.expires > now + _MARGIN:
             return Flight(known.attempt, known.expires)
         attempt = 0 if known is None else known.attempt + (known.round >= number)
         new = _FlightFile(round=number, attempt=attempt, expires=now + lifetime)

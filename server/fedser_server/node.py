@@ -120,12 +120,12 @@ def _federate(
     from fedser.federation.flower.routes import Routes
 
     plan = study_rounds.plan(state.study, study, bundle)
-    values = elements(plan.layout)
-    room = Mailroom(4 * values, deadline=study.deadline, patience=study.patience)
+    largest = plan.width * elements(plan.layout)
+    room = Mailroom(largest, deadline=study.deadline, patience=study.patience)
     fleet = Routes(room, hold=settings.hold, intake=settings.intake, record=journal.record)
     sites = _Sites(state, room.admit, room.expel)
     own = _own_ways(state, path, bundle.header.signer, study.rounds, journal)
-    ways = own | _fleet_ways(fleet, 4 * values)
+    ways = own | _fleet_ways(fleet, largest)
     guard = Guard(ways, sites.authenticate, _allowance(), journal.record)
     settled = goes_with(study.science(), bundle.digest)
     checkpoints = Checkpoints(state.folder, state.study, settled)
@@ -149,7 +149,7 @@ def _federate(
         last = runs.run(wait=settings.wait, finished=known)
     joint = state.folder / "joint.safetensors"
     _write_joint(joint, {name: tensor.clone() for name, tensor in unpack(last, plan.layout).items()})
-    return {"study": state.study, "rounds": plan.rounds, "joint": str(joint), "values": values}
+    return {"study": state.study, "rounds": plan.rounds, "joint": str(joint), "values": elements(plan.layout)}
 
 
 def _own_ways(state: State, bundle: Path, signer: str, rounds: int, journal: Journal) -> dict[str, Way]:

@@ -52,6 +52,7 @@ def plan(study: str, settings: StudySettings, bundle: Bundle) -> Plan:
             peer=settings.peer,
             seed=settings.seed,
             network=settings.network,
+            masking=settings.masking if settings.masked else None,
         ),
         quorum=settings.least,
         largest_norm=settings.largest_norm,
@@ -100,8 +101,10 @@ class Rounds:
             plan,
             key,
             transport,
-            server_stages(settings.aggregation, plan.layout),
-            flight=lambda number: checkpoints.flight(number, settings.lifetime),
+            server_stages(settings.aggregation, plan.layout, masked=settings.masked),
+            flight=lambda number: checkpoints.flight(
+                number, settings.lifetime, anew=settings.masked and number <= plan.rounds
+            ),
             observe=self._observe,
         )
 
@@ -214,7 +217,8 @@ class Rounds:
     def _line(self, what: str, seconds: float) -> str:
         answered = [event for event in self._heard if isinstance(event, Answered)]
         total = sum(event.bytes for event in answered)
-        line = f"{what}: {len(answered)} of {len(self._heard)} sites answered, {seconds:.1f} s, {_size(total)}"
+        sites = len({event.site for event in self._heard})
+        line = f"{what}: {len(answered)} of {sites} sites answered, {seconds:.1f} s, {_size(total)}"
         refused = [f"{event.site}: {event.code}" for event in self._heard if isinstance(event, Refused)]
         return line + (f"; without {'; '.join(refused)}" if refused else "")
 

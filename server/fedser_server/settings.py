@@ -12,6 +12,7 @@ from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Leave
 from fedser.federation.schema import Encoding
+from fedser.federation.secure_settings import MaskingTerms, unsound
 
 
 class StudyMethod(Settings):
@@ -49,6 +50,8 @@ class StudySettings(Settings):
         peer: the linear peer that sites share, besides the network; a site's policy must allow it (``peer: true``).
         network: whether the network's weights travel; if not, each site keeps its own, and the peer alone is shared.
         encoding: of the updates' values: ``f32``, ``f16`` (half the bytes) or ``i8`` (a quarter).
+        masked: whether updates travel under masks, so that this provider learns their sum and none of them.
+        masking: the terms of the masked sums.
     """
 
     sites: int = Field(default=2, ge=1, le=10_000)
@@ -68,6 +71,15 @@ class StudySettings(Settings):
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
     network: bool = True
+    masked: bool = False
+    masking: MaskingTerms = MaskingTerms()
+
+    @model_validator(mode="after")
+    def _masks_fit(self) -> StudySettings:
+        reason = unsound(self.aggregation, self.encoding) if self.masked else ""
+        if reason:
+            raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> StudySettings:
