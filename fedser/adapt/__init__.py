@@ -1,7 +1,7 @@
 """Source-free adaptation: one loop, one bank, and one short file for each method."""
 
 from fedser.adapt.bank import Bank
-from fedser.adapt.loop import Adapted, adapt
+from fedser.adapt.loop import Adapted, adapt, conclude
 from fedser.adapt.method import Batch, Direct, Gradient, Method, Target
 from fedser.adapt.methods import METHODS, make
 from fedser.adapt.probabilities import probabilities
@@ -18,6 +18,7 @@ __all__ = [
     "Schedule",
     "Target",
     "adapt",
+    "conclude",
     "make",
     "probabilities",
 ]

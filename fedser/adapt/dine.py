@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
-import numpy as np
-import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
+from fedser.adapt.distil import DistilSettings, distil
 from fedser.adapt.method import Direct, Target
-from fedser.adapt.optimiser import batches, optimiser, seeded_dropout, set_rate
-from fedser.adapt.probabilities import mask_logits, probabilities
-from fedser.adapt.schedule import Schedule
-from fedser.compute import generator
-from fedser.config import Settings
-from fedser.errors import ConfigError
-from fedser.losses import divergence, diversity, mean_entropy
-from fedser.models import EmotionClassifier, initialise
-from fedser.models.norms import batch_norms
-
-
-class DineSettings(Settings):
-    """L = KL(teacher ‖ p) + mean H(p_i) − H(p̄) + weight · KL(mixture of the p ‖ p of the mixture).
-
-    Steps and rate are our choice, long enough that from a teacher that stays the same the student learns nine in
-    ten answers: it starts from nothing, where the authors start from a network that knows images.
-
-    Attributes:
-        average: share of the old teacher in the new one.
-        updates: parts of the schedule; after each but the last one the student's predictions join the teacher.
-        mixup: α of Beta(α, α), which draws the shares of a mixture.
-        mixup_weight: 0 switches the mixture term off.
-        steps: of the whole schedule, for sites of any size.
-        learning_rate: of the first step; the rest of the schedule is the one that all methods share.
-    """
-
-    average: float = Field(default=0.6, ge=0, le=1)
-    updates: int = Field(default=10, ge=1)
-    mixup: float = Field(default=0.3, gt=0)
-    mixup_weight: float = Field(default=1.0, ge=0)
-    steps: int = Field(default=1000, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
+from fedser.adapt.probabilities import probabilities
+from fedser.models import EmotionClassifier
 
 
 class Dine(Direct):
@@ -56,8 +22,8 @@ class Dine(Direct):
     """
 
     name = "dine"
-    settings_type = DineSettings
-    settings: DineSettings
+    settings_type = DistilSettings
+    settings: DistilSettings
     minimum: ClassVar[int] = 2
 
     def solve(self, model: EmotionClassifier, target: Target) -> nn.Module:
@@ -67,82 +33,4 @@ class Dine(Direct):
             ConfigError: the weights became infinite.
         """
         answers = probabilities(model, target.x, class_mask=target.class_mask)
-        student = EmotionClassifier(model.settings, model.shape, model.classes)
-        initialise(student, generator("dine", "student", target.seed))
-        return self._distil(student.to(target.x.device), top_and_spread(answers, target.class_mask), target)
-
-    def _distil(self, student: EmotionClassifier, teacher: Tensor, target: Target) -> nn.Module:
-        own, x, seed = self.settings, target.x, target.seed
-        schedule = Schedule(steps=own.steps, learning_rate=own.learning_rate)
-        sgd = optimiser(student, student.adaptable(), schedule)
-        noise = generator("dine", "noise", seed)
-        shares = np.random.default_rng(generator("dine", "mixup", seed).initial_seed())
-        part = 0
-        with seeded_dropout(x.device, "dine", "dropout", seed):
-            student.train()
-            for step, rows in enumerate(batches(len(x), schedule, seed, 0, own.steps)):
-                # 1. From part to part of the schedule the teacher takes on what the student has learnt.
-                if part != step * own.updates // own.steps:
-                    part = step * own.updates // own.steps
-                    now = probabilities(student, x, class_mask=target.class_mask)
-                    teacher = own.average * teacher + (1 - own.average) * now
-
-                # 2. The student follows the teacher, and is sure of each utterance but not of one class.
-                index = rows.to(x.device)
-                batch = x[index] + schedule.input_noise * torch.randn(x[index].shape, generator=noise).to(x.device)
-                logits = mask_logits(student(batch), target.class_mask)
-                p = logits.softmax(dim=1)
-                loss = divergence(teacher[index], logits) + mean_entropy(p) + diversity(p)
-
-                # 3. Between two utterances its answers lie between theirs.
-                if own.mixup_weight:
-                    share = float(shares.beta(own.mixup, own.mixup))
-                    partner = torch.randperm(len(index), generator=noise).to(x.device)
-                    with still_statistics(student):
-                        mixed = mask_logits(student(mix(batch, partner, share)), target.class_mask)
-                    loss = loss + own.mixup_weight * divergence(mix(p, partner, share), mixed)
-                set_rate(sgd, schedule.rate(step / own.steps))
-                sgd.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                sgd.step()
-        if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
-            raise ConfigError("The adaptation diverged: weights became infinite.", "Lower the learning rate.")
-        return student.eval()
-
-
-def top_and_spread(p: Tensor, class_mask: Tensor | None = None) -> Tensor:
-    """Keep each row's largest probability and spread the rest evenly over the other classes (the paper's eq. 3).
-
-    Args:
-        p: class probabilities [N, C], zero for masked classes.
-        class_mask: bool [C], true for the classes that can occur; the others stay at zero. None means all.
-
-    Returns:
-        Probabilities [N, C].
-    """
-    allowed = torch.ones(p.shape[1], dtype=torch.bool, device=p.device) if class_mask is None else class_mask
-    best, place = p.max(dim=1, keepdim=True)
-    rest = (1 - best) / (allowed.sum() - 1).clamp(min=1)
-    return (rest * allowed).scatter(1, place, best)
-
-
-def mix(values: Tensor, partner: Tensor, share: float) -> Tensor:
-    """Mixup (Zhang et al. 2018, eq. 1): ``share`` of each row and the rest of its partner's."""
-    return share * values + (1 - share) * values[partner]
-
-
-@contextmanager
-def still_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use the batch's statistics without taking them into its running ones.
-
-    Mixtures have smaller variances than utterances.
-    """
-    norms = batch_norms(model)
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        return distil(model, answers, target.x, target.class_mask, target.seed, self.settings)

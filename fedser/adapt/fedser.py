@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedser.adapt.method import Batch, Gradient
+from fedser.adapt.distil import DistilSettings, distil
+from fedser.adapt.method import Batch, Gradient, Target
 from fedser.adapt.probabilities import probabilities
 from fedser.adapt.schedule import Schedule
 from fedser.adapt.vectors import vectors
 from fedser.config import Settings
 from fedser.losses import agreement, divergence, neighbour_contrastive, overlap, supervised_contrastive
-from fedser.models import fit_logistic
+from fedser.models import EmotionClassifier, fit_logistic
 
 
 class FedserSettings(Settings):
@@ -31,6 +32,8 @@ class FedserSettings(Settings):
             the source's preference for some classes, which the view would copy.
         anchor: weight of the published answers beside the network's in what the view learns.
         penalty: scikit-learn's C of the view, inverse strength of its L2 penalty.
+        student_steps: of the last stage, in which a new network learns from the published answers and the adapted
+            one's; 0 leaves it out, and so do features that are no vectors.
     """
 
     neighbours: int = Field(default=5, ge=1)
@@ -42,6 +45,7 @@ class FedserSettings(Settings):
     start: float = Field(default=0.3, ge=0, le=1)
     anchor: float = Field(default=0.5, ge=0)
     penalty: float = Field(default=0.01, gt=0)
+    student_steps: int = Field(default=1000, ge=0)
 
 
 class Fedser(Gradient):
@@ -68,6 +72,20 @@ class Fedser(Gradient):
         seen = vectors(x, b)
         linear = fit_logistic(seen.double(), labels, [str(k) for k in range(p.shape[1])], own.penalty)
         return probabilities(linear.to(p.device), seen)
+
+    def conclude(self, model: EmotionClassifier, target: Target, published: Tensor) -> nn.Module:
+        """A student from nothing: at first of the published answers, from half-way on of the adapted network's too.
+
+        It has no memory of the source's features, and two teachers that err in different ways: the published answers
+        by what the source never heard, the adapted network's by neighbours that confirm each other. Its own answers
+        stand between them (after Liang et al., CVPR 2022, arXiv 2104.01539).
+        """
+        steps = self.settings.student_steps
+        if not steps or len(model.shape) > 1:  # a network of spectrograms or waveforms needs more than one site
+            return model
+        x, mask = target.x, target.class_mask
+        adapted = probabilities(model, x, class_mask=mask)
+        return distil(model, published, x, mask, target.seed, DistilSettings(steps=steps), adapted)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The terms of the settings' formula; terms of weight 0 are left out."""

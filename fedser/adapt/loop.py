@@ -49,6 +49,7 @@ def adapt(
     start: int = 0,
     total: int | None = None,
     steps: int | None = None,
+    whole: bool = True,
     on_step: Callable[[int], None] | None = None,
 ) -> Adapted:
     """Adapt a source model to one site's unlabelled utterances.
@@ -67,6 +68,8 @@ def adapt(
         start: the first step of this call within a schedule of ``total`` steps (a federation's rounds).
         total: the steps that the schedule spans; the schedule's own length when None.
         steps: steps of this call; up to ``total`` when None.
+        whole: whether this call is the whole adaptation, which the method then concludes; one that is made in parts
+            ends with :func:`conclude`.
         on_step: called after each step with the number of steps done in this call.
 
     Raises:
@@ -96,9 +99,7 @@ def adapt(
     with seeded_dropout(device, "adapt", "dropout", seed, start):
         # 1. A full pass fills the bank, anew in each call, from the weights that came in; its answers are kept.
         bank = Bank(*outputs(model, x, class_mask))
-        source = bank.scores.clone()
-        if linear is not None:
-            source = (source + probabilities(linear.to(device), x, class_mask=class_mask)) / 2
+        source = _with_peer(bank.scores.clone(), linear, x, class_mask)
         model.train()
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
             # 2. Once an epoch, methods with pseudo-labels make them from a full pass.
@@ -132,7 +133,34 @@ def adapt(
     # 6. The last model is the result: choosing an epoch would need target labels.
     if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
         raise ConfigError("The adaptation diverged: weights became infinite.", "Lower the learning rate.")
-    return Adapted(model.requires_grad_(True).eval(), history.entries(), steps)
+    model.requires_grad_(True).eval()
+    if whole:
+        return Adapted(method.conclude(model, Target(x, class_mask, linear, seed), source), history.entries(), steps)
+    return Adapted(model, history.entries(), steps)
+
+
+def conclude(
+    adapted: EmotionClassifier,
+    published: EmotionClassifier,
+    x: Tensor,
+    method: Method,
+    *,
+    seed: int,
+    linear: LinearClassifier | None = None,
+    class_mask: Tensor | None = None,
+) -> nn.Module:
+    """End an adaptation that was made in parts, as a federation's is; see :func:`adapt`."""
+    if not isinstance(method, Gradient):
+        return adapted
+    x = x.to(next(adapted.parameters()).device)
+    answers = _with_peer(probabilities(published.to(x.device), x, class_mask=class_mask), linear, x, class_mask)
+    return method.conclude(adapted, Target(x, class_mask, linear, seed), answers)
+
+
+def _with_peer(answers: Tensor, linear: LinearClassifier | None, x: Tensor, class_mask: Tensor | None) -> Tensor:
+    if linear is None:
+        return answers
+    return (answers + probabilities(linear.to(x.device), x, class_mask=class_mask)) / 2
 
 
 def _check(model: EmotionClassifier, x: Tensor, method: Method, mask: Tensor | None, frozen: Collection[str]) -> None:

@@ -111,6 +111,16 @@ class Gradient(Method):
         """
         raise TypeError(f"{type(self).__name__} sets refreshes but has no refresh")
 
+    def conclude(self, model: EmotionClassifier, target: Target, published: Tensor) -> nn.Module:
+        """What follows the last step, at the site alone: by default nothing.
+
+        Args:
+            model: the adapted classifier.
+            target: the site.
+            published: what the published network, and the linear peer where there is one, say of it [N, C].
+        """
+        return model
+
     @abstractmethod
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The loss' weighted parts by name, scalars; the loop minimises their sum."""

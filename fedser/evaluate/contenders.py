@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedser.adapt import Method, Schedule, adapt, make, probabilities
+from fedser.adapt import Method, Schedule, adapt, conclude, make, probabilities
 from fedser.adapt.method import Gradient
 from fedser.errors import ConfigError
 from fedser.evaluate import metrics
@@ -149,7 +149,7 @@ class Seed:
                 steps=end - start,
                 class_mask=mask,
             )
-        return pupil.model
+        return conclude(pupil.model, self.source.model, x, self.method, seed=seed, linear=linear, class_mask=mask)
 
     def _federation(
         self, contender: str, members: Sequence[SiteWorld], rounds: int, personal_steps: int

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedser.adapt import Schedule, adapt, make, probabilities
+from fedser.adapt import Schedule, adapt, conclude, make, probabilities
 from fedser.federation.layout import PEER, Layout, network, pack, unpack
 from fedser.federation.peer import Pupil, study
 from fedser.federation.schema import Order, Scalars
@@ -29,6 +29,8 @@ def adapt_locally(work: SiteWork) -> SiteWork:
     model = assemble(data, network(received), work.state.own)
     settle(model, data.x)
     model, weight, losses = _trained(work, model, received.get(PEER))
+    if order.phase == "finish":
+        model = _concluded(order, data, model)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     if order.phase == "finish":
         return replace(work, update=torch.zeros(0), state=replace(work.state, personal=tensors))
@@ -79,9 +81,19 @@ def _trained(
         start=order.work.start,
         total=order.work.total,
         steps=order.work.steps,
+        whole=False,
     )
     adapted: EmotionClassifier = result.model  # type: ignore[assignment]
     return adapted, None, [entry["loss"] for entry in result.history if "loss" in entry]
+
+
+def _concluded(order: Order, data: LocalData, model: EmotionClassifier) -> EmotionClassifier:
+    """The personal model: what the method makes of the last weights, at this site alone."""
+    method = make(order.method, order.options)
+    ended: EmotionClassifier = conclude(  # type: ignore[assignment]
+        model, data.model, data.x, method, seed=order.seed, linear=data.linear, class_mask=data.class_mask
+    )
+    return ended
 
 
 def assemble(data: LocalData, *parts: Mapping[str, Tensor]) -> EmotionClassifier:

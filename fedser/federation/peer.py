@@ -253,6 +253,7 @@ def study(
         start=start,
         total=total,
         steps=steps,
+        whole=False,
     )
     model: EmotionClassifier = result.model  # type: ignore[assignment]
     settle(model, x)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedser import compute
-from fedser.adapt import adapt, dine, make, probabilities
-from fedser.adapt.dine import still_statistics, top_and_spread
+from fedser.adapt import adapt, dine, distil, make, probabilities
+from fedser.adapt.distil import still_statistics, top_and_spread
 from fedser.errors import ConfigError, TooLittleDataError
 from fedser.models import EmotionClassifier, ModelSettings, initialise
 
@@ -78,15 +78,43 @@ def test_the_teacher_moves_towards_the_student_part_by_part(shifted, monkeypatch
         teachers.append(teacher)
         return real(teacher, logits)
 
-    real = dine.divergence
+    real = distil.divergence
     monkeypatch.setattr(dine, "probabilities", asked)
-    monkeypatch.setattr(dine, "divergence", seen)
+    monkeypatch.setattr(distil, "probabilities", asked)
+    monkeypatch.setattr(distil, "divergence", seen)
     x = shifted.x[:20]  # one batch of all rows, in another order in each step
     adapt(shifted.model, x, make("dine", {"steps": 4, "updates": 2, "mixup_weight": 0}), seed=0)
     assert len(answers) == 2  # the source once, the student once
     old = top_and_spread(answers[0])
     new = 0.6 * old + 0.4 * answers[1]
     for teacher, expected in zip(teachers, [old, old, new, new], strict=True):
+        ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_second_teacher_joins_half_way(shifted, monkeypatch):
+    answers, teachers = [], []
+
+    def asked(*arguments, **named):
+        answers.append(probabilities(*arguments, **named))
+        return answers[-1]
+
+    def seen(teacher, logits):
+        teachers.append(teacher)
+        return real(teacher, logits)
+
+    real = distil.divergence
+    monkeypatch.setattr(distil, "probabilities", asked)
+    monkeypatch.setattr(distil, "divergence", seen)
+    x = shifted.x[:20]
+    draw = compute.generator("teachers")
+    first, second = (torch.rand(20, 3, generator=draw).softmax(dim=1) for _ in range(2))
+    own = distil.DistilSettings(steps=4, updates=4, mixup_weight=0)
+    distil.distil(shifted.model, first, x, None, 0, own, second)
+    old = top_and_spread(first)
+    moved = 0.6 * old + 0.4 * answers[0]
+    both = top_and_spread((second + answers[1]) / 2)
+    for teacher, expected in zip(teachers, [old, moved, both, 0.6 * both + 0.4 * answers[2]], strict=True):
         ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
         torch.testing.assert_close(ours, theirs)
 

@@ -11,10 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
 from fedser import compute
-from fedser.adapt import Schedule, adapt, make
+from fedser.adapt import Schedule, Target, adapt, conclude, make, probabilities
 from fedser.adapt.class_shares import balance
 from fedser.adapt.method import Batch
 from fedser.adapt.vectors import vectors
+from fedser.models import EmotionClassifier
 
 
 def draw(*shape: int, name: str = "fedser") -> torch.Tensor:
@@ -125,3 +126,39 @@ def test_absent_classes_stay_absent(shifted) -> None:
     found = adapt(shifted.model, shifted.x, make("fedser"), Schedule(epochs=3), seed=0, class_mask=mask)
     assert found.steps == 6
     assert all(bool(p.isfinite().all()) for p in found.model.parameters())
+
+
+def test_an_adaptation_in_parts_concluded_is_the_whole_one(shifted) -> None:
+    """The last stage needs nothing but the adapted network, the published ones and the site."""
+    method = make("fedser", {"student_steps": 30})
+    schedule = Schedule(epochs=3, learning_rate=2e-2)
+    whole = adapt(shifted.model, shifted.x, method, schedule, seed=3)
+    part = adapt(shifted.model, shifted.x, method, schedule, seed=3, whole=False)
+    ended = conclude(part.model, shifted.model, shifted.x, method, seed=3)
+    assert torch.equal(probabilities(whole.model, shifted.x), probabilities(ended, shifted.x))
+    assert not torch.equal(probabilities(part.model, shifted.x), probabilities(ended, shifted.x))
+    bare = adapt(shifted.model, shifted.x, make("fedser", {"student_steps": 0}), schedule, seed=3)
+    assert torch.equal(probabilities(bare.model, shifted.x), probabilities(part.model, shifted.x))
+
+
+def test_the_student_learns_what_its_teachers_say(shifted) -> None:
+    """Published answers that are wrong on purpose: nothing but they can have taught the student."""
+    wrong = functional.one_hot((shifted.y + 1) % 3, 3).float()
+    site = Target(shifted.x, None, None, seed=0)
+    method = make("fedser", {"student_steps": 300})
+
+    def share(model: EmotionClassifier, published: torch.Tensor, wanted: torch.Tensor) -> float:
+        taught = method.conclude(model, site, published)
+        return float((probabilities(taught, shifted.x).argmax(dim=1) == wanted).float().mean())
+
+    pupil = method.conclude(shifted.model, site, wrong)
+    assert share(pupil, wrong, (shifted.y + 1) % 3) > 0.95  # both teachers agree
+    right = functional.one_hot(shifted.y, 3).float()
+    assert share(pupil, right, shifted.y) > share(pupil, wrong, shifted.y) + 0.2  # the published ones count
+
+
+def test_a_class_that_does_not_occur_is_not_taught(shifted) -> None:
+    mask = torch.tensor([True, True, False])
+    method = make("fedser", {"student_steps": 50})
+    found = adapt(shifted.model, shifted.x, method, Schedule(epochs=2), seed=0, class_mask=mask)
+    assert torch.equal(probabilities(found.model, shifted.x, class_mask=mask)[:, 2], torch.zeros(len(shifted.x)))
