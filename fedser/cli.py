@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedser.commands import (
     adapt,
+    attack,
     bench,
     bundle,
     corpus,
@@ -32,6 +33,7 @@ app.command("adapt")(adapt.adapt)
 app.command("predict")(predict.predict)
 app.command("simulate")(simulate.simulate)
 app.command("bench")(bench.bench)
+app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 

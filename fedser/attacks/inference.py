@@ -84,7 +84,8 @@ def infer(
     Returns:
         (round, ``chosen`` or a layer's name, answers, true classes [T]).
     """
-    crowd = [attack.source.site(people, draw.rows) for draw in (*shadow, *test)]
+    unit = attack.defence.policy.privacy.unit
+    crowd = [attack.source.site(people, draw.rows, unit) for draw in (*shadow, *test)]
     groups = [draw.group for draw in shadow] + [-1] * len(test)
     labels = torch.tensor([draw.label for draw in shadow])
     truth = torch.tensor([draw.label for draw in test])

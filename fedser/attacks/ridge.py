@@ -104,6 +104,24 @@ def scores(gram: Tensor, targets: Tensor, train: Sequence[int], told: Sequence[i
     return torch.stack(fits)
 
 
+def left_out(gram: Tensor, targets: Tensor, train: Sequence[int], told: Sequence[int], folds: int = 10) -> Tensor:
+    """Scores [penalties, S, K] of rows that stand for the training rows' sites, each by the other folds' rows.
+
+    Args:
+        gram: inner products [n, n].
+        targets: of the S sites [S, K].
+        train: row numbers to learn from, one a site.
+        told: row numbers to score, one a site.
+    """
+    fold = torch.arange(len(targets)) % folds
+    found = torch.zeros(len(PENALTIES), *targets.shape, dtype=torch.float64)
+    for number in range(folds):
+        out = fold == number
+        learn = [row for row, hidden in zip(train, out.tolist(), strict=True) if not hidden]
+        found[:, out] = scores(gram, targets[~out], learn, [told[row] for row in out.nonzero()[:, 0].tolist()])
+    return found
+
+
 def interval(labels: Tensor, answers: Tensor, seed: int) -> tuple[float, float]:
     """95 % of the UAR by bootstrap over sites."""
     member = torch.nn.functional.one_hot(labels).double().numpy()

@@ -44,6 +44,8 @@ class StudySettings(Settings):
         steps: local steps of one round.
         learning_rate: of the first step.
         batch_size: utterances a step.
+        input_noise: on the normalised features; who sends orders sets it.
+        dropout: whether the published model keeps its dropout; who signs bundles chooses.
         peer: the linear peer that sites share.
         network: whether the network's weights travel.
         bystanders: sites whose updates move the joint model from round to round, besides the attacked one.
@@ -54,6 +56,8 @@ class StudySettings(Settings):
     steps: int = Field(default=6, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
     batch_size: int = Field(default=64, ge=2)
+    input_noise: float = Field(default=0.0, ge=0)
+    dropout: bool = False
     peer: PeerSettings = PeerSettings()
     network: bool = True
     bystanders: int = Field(default=6, ge=1, le=1000)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +18,15 @@ from fedser.federation.local import adapt_locally
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
 from fedser.federation.site import Site
-from fedser.federation.stages import LocalData, SiteState, SiteWork, beginning, site_step
+from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
+from fedser.privacy.accountant import noise_of
+from fedser.privacy.ledger import Ledger, open_ledger
+from fedser.privacy.settings import MaskingSettings
+from fedser.privacy.site_unit import noise_of_share
 
 FIGURES = 4  # count, loss, confidence and diversity
 STUDY = "attacked"
+NEARLY_NONE = 1e-3  # noise, in clips, that hides nothing
 
 
 @dataclass(frozen=True)
@@ -109,24 +114,36 @@ def undefended() -> Defence:
     return Defence("none", Policy(leave="all", peer=True), lambda _name, data: Bare(data))
 
 
-def defended(name: str, policy: Policy, keys: Keys, ledgers: Path) -> Defence:
-    """Real sites of one policy.
+def defended(
+    name: str,
+    policy: Policy,
+    keys: Keys,
+    *,
+    stage: SiteStage = adapt_locally,
+    counted: bool = True,
+    noiseless: bool = False,
+) -> Defence:
+    """Real sites of one policy, their ledgers in memory.
 
     Args:
         name: of the setting.
         policy: its masking, where it has one, is played by sums of so many sites as it names honest.
         keys: of the run.
-        ledgers: folder for the sites' budgets.
+        stage: what the sites compute.
+        counted: whether the budget ends; audits ask more often than any budget allows.
+        noiseless: run with so little noise that nothing is hidden, as an attacker does on his own sites.
     """
-    masked = policy.privacy.masking.required
+    masked = policy.privacy.masking.required and not noiseless
     alone = unmasked(policy)
+    if noiseless and alone.privacy.on:
+        alone = alone.model_copy(update={"privacy": alone.privacy.model_copy(update={"noise": NEARLY_NONE})})
+    free = not counted or noiseless or masked  # a share of a sum is no release: its own ledger cannot count the sum's
 
     def open_site(site: str, data: LocalData) -> Attacked:
-        own = alone
-        if alone.privacy.on:
-            privacy = alone.privacy.model_copy(update={"ledger": ledgers / f"{site}.ledger"})
-            own = alone.model_copy(update={"privacy": privacy})
-        return Gated(Site(site, STUDY, data, own, keys.site, keys.provider.public_hex), keys)
+        own = alone.privacy
+        ledger = Ledger(None, site, own.unit, math.inf, own.delta) if free and own.on else open_ledger(own, site, None)
+        real = Site(*(site, STUDY, data, alone, keys.site, keys.provider.public_hex), stages=(stage,), ledger=ledger)
+        return Gated(real, keys)
 
     return Defence(name, policy, open_site, policy.privacy.masking.honest if masked else 1)
 
@@ -134,22 +151,15 @@ def defended(name: str, policy: Policy, keys: Keys, ledgers: Path) -> Defence:
 def unmasked(policy: Policy) -> Policy:
     """The same policy with each site's update in the open, for sums that the attack makes itself.
 
-    A share of a central sum is 1/√honest of the target's noise; so it is here, in the local form.
+    A share of a central sum has 1/√honest of the target's standard deviation; so it is here, in the local form.
     """
     own = policy.privacy
     if not own.masking.required:
         return policy
-    masking = own.masking.model_copy(update={"required": False})
-    privacy = own.model_copy(update={"masking": masking, "form": "local"})
-    return policy.model_copy(update={"privacy": privacy})
-
-
-def noiseless(policy: Policy) -> Policy:
-    """What an attacker runs on his own sites to learn what the noise hides: the same clipping without noise."""
-    if not policy.privacy.on:
-        return policy
-    plain = type(policy.privacy)()
-    return policy.model_copy(update={"privacy": plain, "clip": min(policy.clip, policy.privacy.clip)})
+    changes: dict[str, object] = {"masking": MaskingSettings(), "form": "local"}
+    if own.unit == "site" and own.form == "central":
+        changes["noise"] = noise_of_share(noise_of(own), own.masking.honest)
+    return policy.model_copy(update={"privacy": own.model_copy(update=changes)})
 
 
 def sums(flats: Tensor, cohort: int, groups: Sequence[int], rng: np.random.Generator) -> Tensor:

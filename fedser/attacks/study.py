@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,15 +16,16 @@ from fedser.adapt import Schedule, make
 from fedser.attacks.people import People, Rows
 from fedser.attacks.settings import AttackSettings
 from fedser.attacks.sites import STUDY, Bare, Defence, Keys, replies, sums
-from fedser.audio.normalise import NormalisationSettings
+from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.bundle import Bundle
 from fedser.evaluate.federate import InProcess
 from fedser.federation.data import local_data
 from fedser.federation.plan import Joining, Plan, beginning_of, plan_of
 from fedser.federation.provider import Flight, Provider
-from fedser.federation.schema import Code, Order
+from fedser.federation.schema import Order
 from fedser.federation.stages import LocalData
 from fedser.models import EmotionClassifier, LinearClassifier
+from fedser.privacy.settings import Unit
 
 _EXPIRY = 2**40  # seconds since 1970: no order of a run gets old
 
@@ -35,13 +37,11 @@ class Heard(NamedTuple):
         round: its number.
         flats: updates, or sums with other sites' [n, P].
         figures: count, loss, confidence, diversity [n, 4].
-        refused: codes of refusals.
     """
 
     round: int
     flats: Tensor
     figures: Tensor
-    refused: list[Code]
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,17 @@ class Source:
     model: EmotionClassifier
     linear: LinearClassifier | None
     rule: NormalisationSettings
+    published: SiteNormaliser
 
     @classmethod
     def of(cls, bundle: Bundle) -> Source:
         """From a bundle."""
-        return cls(bundle.classifier(), bundle.linear(), bundle.header.normalisation)
+        return cls(bundle.classifier(), bundle.linear(), bundle.header.normalisation, bundle.normaliser())
 
-    def site(self, people: People, rows: Rows) -> LocalData:
-        """A site with these utterances, normalised by its own statistics."""
-        return local_data(people.speech.subset(rows.tolist()), self.model, self.linear, self.rule, None)[0]
+    def site(self, people: People, rows: Rows, unit: Unit = "none") -> LocalData:
+        """A site with these utterances, normalised as its privacy unit demands."""
+        speech = people.speech.subset(rows.tolist())
+        return local_data(*(speech, self.model, self.linear, self.rule, None), unit=unit, published=self.published)[0]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Attack:
         keys: of the run.
         rounds: exchanges.
         bystanders: the other sites, whose updates move the joint model.
+        refusals: codes of refusals so far, with their numbers.
     """
 
     settings: AttackSettings
@@ -81,6 +84,7 @@ class Attack:
     keys: Keys
     rounds: int
     bystanders: Sequence[LocalData]
+    refusals: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def plan(self) -> Plan:
@@ -127,7 +131,8 @@ class Attack:
         sites = [self.defence.open(f"site-{number}", data) for number, data in enumerate(crowd)]
         for number, flat in enumerate(self.joint, 1):
             flats, figures, refused = replies(sites, self.orders(number, len(sites), flat), flat)
-            yield Heard(number, sums(flats, self.defence.cohort, groups, rng), figures, refused)
+            self.refusals.update(code.name for code in refused)
+            yield Heard(number, sums(flats, self.defence.cohort, groups, rng), figures)
 
 
 class Views:

@@ -1,0 +1,178 @@
+"""The audit by canaries: a lower bound of ε from what really leaves a site, held against the ε that its policy claims.
+
+Unit ``site``: the canary is the whole update, as long as the clip allows, against none. Units inside the site: the
+canary is one more speaker (or utterance) of extreme features in the site's data. Both go through the real site, its
+private steps, its gate and its noise. The control runs the same policy with its noise switched nearly off, and must be
+noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedser.adapt import Schedule
+from fedser.attacks.bound import Floats, epsilon_lower_bound
+from fedser.attacks.findings import Finding
+from fedser.attacks.settings import AttackSettings
+from fedser.attacks.sites import STUDY, Attacked, Keys, Seen, defended
+from fedser.attacks.study import Source
+from fedser.compute import generator
+from fedser.errors import PrivacyError
+from fedser.evaluate.federate import InProcess
+from fedser.federation.layout import layout_of, pack
+from fedser.federation.local import adapt_locally
+from fedser.federation.plan import Plan
+from fedser.federation.policy import Policy
+from fedser.federation.provider import Flight, Provider
+from fedser.federation.schema import Order
+from fedser.federation.stages import LocalData, SiteStage, SiteWork
+from fedser.privacy.accountant import epsilon_of, noise_of
+from fedser.privacy.validity import Statistics
+
+_EXPIRY = 2**40
+_BATCH = 50  # releases of one site: ledgers get slower as they grow
+_UNITS = 12  # speakers or utterances at a site beside the canary
+_EACH = 4  # utterances of a speaker
+_EXTREME = 5.0  # standard deviations, where normalised features are cut
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """Releases of one policy with and without a canary.
+
+    Attributes:
+        settings: of the run.
+        policy: audited.
+        source: the published model.
+        keys: of the run.
+    """
+
+    settings: AttackSettings
+    policy: Policy
+    source: Source
+    keys: Keys
+
+    @property
+    def claim(self) -> float:
+        """The ε that one order costs, by the policy's own accountant."""
+        own = self.policy.privacy
+        whole = own.unit == "site"
+        rate, steps = (1.0, 1) if whole else (own.rate, self.settings.study.steps)
+        return epsilon_of(noise_of(own), rate, steps, own.delta, discrete=whole)
+
+    def scores(self, *, noiseless: bool) -> tuple[Floats, Floats]:
+        """Scores of releases with the canary and without [n] each."""
+        count = self.settings.audit.canaries
+        if self.policy.privacy.unit == "site":
+            direction = self._direction()
+            return self._released(True, count, noiseless) @ direction, self._released(
+                False, count, noiseless
+            ) @ direction
+        quiet = [self._released(kept, 40, True).mean(axis=0) for kept in (True, False)]
+        along = quiet[0] - quiet[1]
+        return self._released(True, count, noiseless) @ along, self._released(False, count, noiseless) @ along
+
+    def _released(self, kept: bool, count: int, noiseless: bool) -> Floats:
+        """What the provider has of so many orders [count, P]."""
+        rows: list[Tensor] = []
+        while len(rows) < count:
+            cohort = self._cohort(kept, noiseless, len(rows))
+            for number in range(1, min(_BATCH, count - len(rows)) + 1):
+                seen = [site.answer(*self._order(number, place)) for place, site in enumerate(cohort)]
+                flats = [one.flat for one in seen if isinstance(one, Seen)]
+                if len(flats) < len(cohort):
+                    raise PrivacyError(
+                        f"The policy under audit refuses the audit's orders: {seen[0]}.",
+                        "Leave 'audit' out of the attacks, or choose a method that the policy allows.",
+                    )
+                rows.append(torch.stack(flats).sum(dim=0))
+        released: Floats = torch.stack(rows).double().numpy()
+        return released
+
+    def _cohort(self, kept: bool, noiseless: bool, number: int) -> list[Attacked]:
+        """The site with or without the canary and, where sums alone are seen, others without."""
+        policy = self.policy.model_copy(update={"rounds": 1_000_000, "utterances_min": 1, "speakers_min": 1})
+        whole = policy.privacy.unit == "site"
+
+        def make(name: str, canary: bool) -> Attacked:
+            stage: SiteStage = self._stage(canary) if whole else adapt_locally
+            defence = defended("audit", policy, self.keys, stage=stage, counted=False, noiseless=noiseless)
+            return defence.open(name, self._data(canary and not whole, number))
+
+        others = policy.privacy.masking.honest - 1 if policy.privacy.masking.required and not noiseless else 0
+        return [make("site-0", kept), *(make(f"site-{place}", False) for place in range(1, others + 1))]
+
+    def _stage(self, canary: bool) -> SiteStage:
+        values = torch.from_numpy(self._direction()).float() * self.policy.privacy.clip * float(canary)
+        return lambda work: _with(work, values)
+
+    def _direction(self) -> Floats:
+        """The canary of a whole update: a unit vector [P]."""
+        drawn = torch.randn(len(self._flat), generator=generator("audit", "canary"), dtype=torch.float64)
+        direction: Floats = (drawn / drawn.norm()).numpy()
+        return direction
+
+    def _data(self, canary: bool, number: int) -> LocalData:
+        """Random features of a few units, and the canary's, extreme in all of them."""
+        model, own = self.source.model, self.policy.privacy.unit
+        draw = generator("audit", "data")
+        x = torch.randn(_UNITS * _EACH, *model.shape, generator=draw)
+        names = [f"unit-{row // _EACH}" if own == "speaker" else f"unit-{row}" for row in range(len(x))]
+        if own == "site":
+            return LocalData(model, x[:4])
+        if canary:
+            signs = torch.sign(torch.randn(1, *model.shape, generator=generator("audit", "signs")))
+            each = _EACH if own == "speaker" else 1
+            x, names = torch.cat([x, _EXTREME * signs.expand(each, *model.shape)]), [*names, *["canary"] * each]
+        statistics: Statistics = "unit" if own == "speaker" else "published"
+        return LocalData(model, x, len(set(names)), units=tuple(names), statistics=statistics)
+
+    @property
+    def _flat(self) -> Tensor:
+        return pack(dict(self.source.model.named_parameters()), self._plan.layout)
+
+    @property
+    def _plan(self) -> Plan:
+        model, study, own = self.source.model, self.settings.study, self.policy.privacy.unit
+        allowed = self.policy.may_leave(model.adaptable(), model.first_layer())
+        last = [name for name in model.adaptable() if name in allowed and name.startswith("bottleneck.1.")]
+        layout = layout_of(model, last if own == "site" and last else allowed)
+        batch = max(study.batch_size, self.policy.batch_min)
+        schedule = Schedule(steps=study.steps, batch_size=batch, learning_rate=study.learning_rate, input_noise=0.0)
+        return Plan(STUDY, {}, study.method, study.options, layout, schedule, rounds=1)
+
+    def _order(self, number: int, place: int) -> tuple[Order, Tensor]:
+        order = Provider(self._plan, self.keys.provider, InProcess({}), ()).order(
+            1, f"site-{place}", "train", self._flat, Flight(0, _EXPIRY)
+        )
+        return replace(order, round=number), self._flat
+
+
+def _with(work: SiteWork, update: Tensor) -> SiteWork:
+    return replace(work, update=update)
+
+
+def run(settings: AttackSettings, name: str, policy: Policy, source: Source, keys: Keys) -> list[Finding]:
+    """The audit of one policy, and its control."""
+    own, canaries = settings.audit, Canaries(settings, policy, source, keys)
+    claim, found = canaries.claim, []
+    for setting, noiseless in (("none", True), (name, False)):
+        bound = epsilon_lower_bound(*canaries.scores(noiseless=noiseless), policy.privacy.delta, own.confidence)
+        found.append(
+            Finding(
+                attack="audit",
+                setting=setting,
+                where=f"one order, unit {policy.privacy.unit}, claim ε = {claim:.3g}"
+                + (", noise switched off" if noiseless else ""),
+                measure=f"lower bound of ε, {100 * own.confidence:g} %",
+                value=bound,
+                chance=0.0,
+                n=2 * own.canaries,
+                role="control" if noiseless else "bar",
+                limit=claim,
+            )
+        )
+    return found
