@@ -54,6 +54,7 @@ class Cashier:
             check(self._privacy, facts)
             if self._privacy.on and order.phase == "train":
                 self.price(order)
+                self.share(order)
         except (PrivacyError, ValueError):
             return Code.PRIVATE
         return None
@@ -67,6 +68,7 @@ class Cashier:
         if self._privacy.unit != "site":
             return self._noise, self._privacy.rate, order.work.steps
         if self._privacy.form == "local":
+            self.share(order)
             return self._noise, 1.0, 1
         if order.masking is None:
             raise ValueError("a share of the noise is for a masked sum")
