@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from fedser.adapt import Bank, Batch, Method
@@ -68,17 +68,23 @@ def gradients_of(
     published statistics, and no utterance changes what another one becomes.
     """
     outputs = _Outputs(model)
-    full = {f"model.{name}": name for name in trained}
+    kept = {f"model.{name}": tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in trained}
 
     def loss(own: Mapping[str, Tensor], x: Tensor, progress: float) -> Tensor:
-        b, logits = functional_call(outputs, dict(own), (x,))
+        b, logits = functional_call(outputs, {**kept, **own}, (x,))
         return group_loss(method, b, logits, class_mask, progress)
 
-    each = vmap(grad(loss), in_dims=(None, 0, None), randomness="error")
+    losses = vmap(loss, in_dims=(0, 0, None), randomness="error")
 
     def compute(x: Tensor, progress: float) -> Gradients:
-        parameters = dict(outputs.named_parameters())
-        found = each({name: parameters[name].detach() for name in full}, x, progress)
-        return {full[name]: g for name, g in found.items()}
+        # Each group gets its own view of the trained parameters; one backward pass then has all groups' gradients.
+        own = {
+            f"model.{name}": model.get_parameter(name).detach().expand(len(x), *model.get_parameter(name).shape)
+            for name in trained
+        }
+        for view in own.values():
+            view.requires_grad_()
+        found = torch.autograd.grad(losses(own, x, progress).sum(), list(own.values()), create_graph=x.requires_grad)
+        return dict(zip(trained, found, strict=True))
 
     return compute
