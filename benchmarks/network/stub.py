@@ -7,7 +7,7 @@ key, and answers an order at once with the same random update.
 
 CONFIG: ``folder`` (secrets and results, owner-only), ``sites``, ``processes``, ``values``, ``rounds``, ``port``,
 ``proxy_port`` (where the sites connect to), ``trace`` (whether times are written down), ``idle`` (seconds of polling
-before the first round).
+before the first round), ``masked`` (whether updates travel under masks).
 """
 
 from __future__ import annotations
@@ -44,8 +44,14 @@ from fedser.federation import wire
 from fedser.federation.flower import environment
 from fedser.federation.layout import tensor_digest
 from fedser.federation.provider import Answered, Plan, Provider, Refused, Silence
-from fedser.federation.schema import Order, Update
-from fedser.federation.stages import apply_update, average
+from fedser.federation.schema import Code, Order, Update
+from fedser.federation.secure_schema import Asked
+from fedser.federation.secure_settings import MaskingTerms
+from fedser.federation.secure_site import SecureSite
+from fedser.federation.secure_state import SecureState
+from fedser.federation.stages import apply_update, average, together
+from fedser.privacy.settings import MaskingSettings
+from fedser.privacy.site_unit import on_grid
 
 NORM = 1.0  # of each stub update
 
@@ -100,8 +106,10 @@ def provider(config: Mapping[str, Any]) -> None:
         schedule=Schedule(steps=config["rounds"] + 1),
         rounds=config["rounds"],
         quorum=config["sites"],
+        masking=MaskingTerms() if config.get("masked") else None,
     )
-    node = Provider(plan, state.order_key, transport, (average(), apply_update(0.0, 1.0)), observe=transport.observe)
+    join = together() if plan.masking else average()
+    node = Provider(plan, state.order_key, transport, (join, apply_update(0.0, 1.0)), observe=transport.observe)
     with Serving(guard, live, "127.0.0.1", config["port"]):
         while len(room.online()) < config["sites"]:
             time.sleep(0.05)
@@ -130,11 +138,13 @@ class Traced:
     schema_bytes: int = 0  # of all orders and replies so far
 
     def exchange(self, orders: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes | Silence]]:
-        """One round's orders and replies."""
+        """One exchange's orders and replies; a round of masked updates has five."""
         self.posted.clear()
-        self.answers.clear()
-        self.begin = time.monotonic()
-        yield from self.room.exchange(self._counted(orders))
+        self.begin = self.begin or time.monotonic()
+        for site, reply in self.room.exchange(self._counted(orders)):
+            self.schema_bytes += len(reply) if isinstance(reply, bytes) else 0
+            yield site, reply
+            del reply
 
     def _counted(self, orders: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         for site, order in orders:
@@ -146,12 +156,13 @@ class Traced:
         if isinstance(event, Refused):
             raise SystemExit(f"{event.site} was refused in round {event.round}: {event.code}")
         self.answers.append(event)
-        self.schema_bytes += event.bytes
 
     def end(self, folder: Path, number: int) -> None:
         """A round is over: aggregated, and its tensors are there."""
         told = {"seconds": time.monotonic() - self.begin, "answers": len(self.answers)}
         _note(folder, "round", number, **told, **({"posted": dict(self.posted)} if self.trace else {}))
+        self.answers.clear()
+        self.begin = 0.0
 
 
 def sites(config: Mapping[str, Any], number: int) -> None:
@@ -195,6 +206,7 @@ def _site(
     from fedser.federation.flower.site import Line
 
     address = f"127.0.0.1:{config['proxy_port']}"
+    secure = SecureSite(name, MaskingSettings(), keys[1], SecureState(study="stub"))
     while True:
         try:
             with Line(address, context, keys[0], limit=4 * config["values"] + (1 << 21)) as line:
@@ -203,10 +215,17 @@ def _site(
                     if mail is None:
                         continue
                     received = time.monotonic()
-                    order, _ = wire.decode_order(mail.data, order_key)
-                    reply = _answer(order, update, digest, keys[1])
+                    order = wire.read(mail.data, order_key).message
+                    if not isinstance(order, Order):
+                        line.reply(mail, masked_answer(secure, order, update, keys[1]))
+                        continue
+                    masked = order.masking is not None
+                    reply = (
+                        masked_answer(secure, order, update, keys[1])
+                        if masked
+                        else _answer(order, update, digest, keys[1])
+                    )
                     ready = time.monotonic()
-                    del _
                     line.reply(mail, reply)
                     if config["trace"]:
                         lines.append({"site": name, "round": order.round, "received": received, "ready": ready})
@@ -214,6 +233,23 @@ def _site(
                         return
         except NetworkError:
             time.sleep(0.2)
+
+
+def masked_answer(secure: SecureSite, asked: wire.Message, update: torch.Tensor, key: SigningKey) -> bytes:
+    """A stub site's part in a masked sum: the product's own, around a fixed update."""
+    said: bytes | Code | None = None
+    if isinstance(asked, Asked):
+        said = secure.answer(asked)
+    elif isinstance(asked, Order):
+        said = secure.admit(asked)
+        if said is None and asked.masking is not None:
+            terms = asked.masking.terms
+            masked, payload, state = secure.masked(asked, on_grid(update, terms.clip, 2.0**-terms.grid))
+            secure.keep(state)
+            said = wire.encode(masked, payload, key)
+    if not isinstance(said, bytes):
+        raise SystemExit(f"{secure.site} refused: {said}")
+    return said
 
 
 def _answer(order: Order, update: torch.Tensor, digest: str, key: SigningKey) -> bytes:
