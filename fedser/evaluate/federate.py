@@ -22,7 +22,9 @@ from fedser.federation.provider import Provider, Refused
 from fedser.federation.site import Site
 from fedser.federation.stages import ServerState, SiteStage
 from fedser.models import EmotionClassifier
+from fedser.privacy.group_losses import supports
 from fedser.privacy.ledger import open_ledger
+from fedser.privacy.validity import Facts, check
 
 Watch = Callable[[int, list[nn.Module]], None]
 
@@ -88,12 +90,22 @@ def federate(
     Raises:
         ConfigError: nothing would travel, or a peer is to be shared and there is none.
         QuorumError: no site took part.
+        PrivacyError: the run would not keep what the policy's privacy unit claims.
     """
     if policy.privacy.masking.peers:
         raise ConfigError(
             "The sites of a simulation have new keys in every run, which no list of fingerprints knows.",
             "Leave policy.privacy.masking.peers empty.",
         )
+    check(
+        policy.privacy,
+        Facts(
+            method=method.name,
+            groupwise=supports(method),
+            peer=settings.peer.work() is not None,
+            weighting=settings.aggregation.weighting,
+        ),
+    )
     key = _fresh_key()
     keys = {site.name: _fresh_key() for site in members}
     after = {site.name: (adapt_locally, *(stages or {}).get(site.name, ())) for site in members}

@@ -48,10 +48,7 @@ class Cashier:
         """A code where the order would not be sound under the site's privacy settings."""
         try:
             groupwise = supports(make(order.method, order.options))
-            facts = Facts(
-                method=order.method, groupwise=groupwise, peer=order.peer is not None, encoding=order.encoding
-            )
-            check(self._privacy, facts)
+            check(self._privacy, Facts(method=order.method, groupwise=groupwise, peer=order.peer is not None))
             if self._privacy.on and order.phase == "train":
                 self.price(order)
                 self.share(order)
@@ -68,7 +65,6 @@ class Cashier:
         if self._privacy.unit != "site":
             return self._noise, self._privacy.rate, order.work.steps
         if self._privacy.form == "local":
-            self.share(order)
             return self._noise, 1.0, 1
         if order.masking is None:
             raise ValueError("a share of the noise is for a masked sum")

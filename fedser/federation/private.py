@@ -28,8 +28,9 @@ def ready(policy: Policy, data: LocalData) -> None:
     """
     if not inside(policy.privacy):
         return
-    known = data.units is not None and any(unit is not None for unit in data.units)
-    check(policy.privacy, Facts(features=data.statistics, declared=known, batch_norm="published"))
+    named = {unit for unit in data.units or () if unit is not None}
+    facts = Facts(features=data.statistics, declared=bool(named), units=len(named), batch_norm="published")
+    check(policy.privacy, facts)
     if data.units is None or len(data.units) != len(data.x):
         raise PrivacyError(
             "It is not known which unit each utterance belongs to.", "Prepare the data for this privacy unit."

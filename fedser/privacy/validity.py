@@ -2,7 +2,7 @@
 
 Nothing here is a warning. A fact that one side cannot know (a site does not see how the provider weighs) is left at
 None by it and checked by the other; what leaves the site (counts, scalars) the site's own gate keeps back, whatever
-was asked for.
+was asked for. What masked sums cannot be combined with is refused with a study's settings, on the provider's side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from fedser.errors import PrivacyError
 from fedser.privacy.settings import PrivacySettings
 
 Statistics = Literal["published", "unit", "site", "batch"]
-SINGLE_UPDATES = ("norm_bounded", "trimmed_mean", "median", "multi_krum")  # rules that look at one update at a time
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,7 @@ class Facts:
         sampling: how units come into a step.
         declared: whether speakers are declared, by the manifest or a rule.
         units: how many units there are; looked at before a site takes part at all.
-        encoding: of the update, which under masks is the ring's own.
         weighting: of the sites, by the provider.
-        rule: by which the provider joins updates.
     """
 
     method: str | None = None
@@ -46,9 +43,7 @@ class Facts:
     sampling: Literal["poisson", "shuffled", "all"] | None = None
     declared: bool | None = None
     units: int | None = None
-    encoding: str | None = None
     weighting: str | None = None
-    rule: str | None = None
 
 
 Finding = tuple[str, str] | None
@@ -154,24 +149,6 @@ def _weighting(privacy: PrivacySettings, facts: Facts) -> Finding:
     )
 
 
-def _rule(privacy: PrivacySettings, facts: Facts) -> Finding:
-    if not privacy.masking.required or facts.rule not in SINGLE_UPDATES:
-        return None
-    return (
-        f"The rule {facts.rule} needs single updates, and under masks the provider learns their sum alone.",
-        "Use aggregation.rule=mean: each site's own gate bounds the norm of its update.",
-    )
-
-
-def _encoding(privacy: PrivacySettings, facts: Facts) -> Finding:
-    if not privacy.masking.required or facts.encoding in (None, "f32"):
-        return None
-    return (
-        f"Values of {facts.encoding} cannot be added under masks, which are whole numbers of a public grid.",
-        "Use encoding=f32, for which the masked sum has its own numbers.",
-    )
-
-
 RULES: tuple[Rule, ...] = (
     _method,
     _coupling,
@@ -182,6 +159,4 @@ RULES: tuple[Rule, ...] = (
     _delta,
     _peer,
     _weighting,
-    _rule,
-    _encoding,
 )

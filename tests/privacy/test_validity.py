@@ -24,9 +24,7 @@ SOUND = Facts(
     sampling="poisson",
     declared=True,
     units=500,
-    encoding="f32",
     weighting="uniform",
-    rule="mean",
 )
 
 # what is changed, the units under which it is refused, a word of the reason, a word of the nearest sound setting
@@ -43,11 +41,6 @@ UNSOUND = {
     "too many units": ({"units": 20_000}, (SPEAKER, UTTERANCE, SITE, MASKED), "delta", "5e-06"),
     "peer": ({"peer": True}, (SPEAKER, UTTERANCE), "peer", "peer: false"),
     "counts": ({"weighting": "counts"}, (SPEAKER, UTTERANCE, SITE, MASKED), "Weights", "uniform"),
-    "median": ({"rule": "median"}, (MASKED,), "single updates", "rule=mean"),
-    "trimmed mean": ({"rule": "trimmed_mean"}, (MASKED,), "single updates", "rule=mean"),
-    "Krum": ({"rule": "multi_krum"}, (MASKED,), "single updates", "rule=mean"),
-    "norm bounds": ({"rule": "norm_bounded"}, (MASKED,), "single updates", "own gate"),
-    "8 bits": ({"encoding": "i8"}, (MASKED,), "added under masks", "f32"),
 }
 ALL = (SPEAKER, UTTERANCE, SITE, NONE, MASKED)
 
