@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedser.bundle.keys import SigningKey, verify
+from fedser.bundle.keys import SigningKey
 from fedser.errors import SignatureError, WireError
 from fedser.federation import wire
 from fedser.federation.layout import tensor_digest
 from fedser.federation.schema import Code, Order
 from fedser.federation.secure_context import (
     commitment,
-    list_digest,
     own_seed,
     pair_seed,
     roster_digest,
@@ -39,10 +38,9 @@ from fedser.federation.secure_schema import (
     Revealed,
     Roster,
     Survivors,
-    Unmask,
 )
 from fedser.federation.secure_state import Answer, SecureState
-from fedser.federation.secure_state import Revealed as Unmasked
+from fedser.federation.secure_unmask import consented, revealed
 from fedser.privacy import agreement, masking, shamir
 from fedser.privacy.randomness import random_bytes
 from fedser.privacy.settings import MaskingSettings
@@ -191,8 +189,8 @@ class SecureSite:
             if isinstance(asked, Roster):
                 return self._shared(asked)
             if isinstance(asked, Survivors):
-                return self._consented(asked)
-            return self._revealed(asked)
+                return consented(self.site, asked, self.state, self._policy) or Code.MASK
+            return revealed(asked, self.state) or Code.MASK
         except (SignatureError, WireError):
             return Code.MASK
 
@@ -238,50 +236,3 @@ class SecureSite:
             if isinstance(message, MaskKeys):
                 return message
         return None
-
-    def _consented(self, asked: Survivors) -> Code | tuple[Consent, SecureState]:
-        """A signature under the first list of this attempt that is acceptable."""
-        state = self.state
-        roster, before = state.roster, state.revealed
-        if roster is None or not state.task or asked.task != state.task:
-            return Code.MASK
-        fits = (
-            self.site in asked.survivors
-            and part(asked.survivors, state.senders)
-            and len(asked.survivors) >= max(roster.terms.threshold, self._policy.honest)
-            and state.survivors in ((), asked.survivors)
-            and (before is None or before.round != state.round or before.survivors == asked.survivors)
-        )
-        if not fits:
-            return Code.MASK
-        digest = list_digest(state.task, asked.survivors)
-        said = Consent(protocol=1, site=self.site, task=state.task, survivors=digest)
-        return said, state.model_copy(update={"survivors": asked.survivors})
-
-    def _revealed(self, asked: Unmask) -> Code | tuple[Revealed, SecureState]:
-        """The shares that unmask the sum over the one list, once enough survivors signed it.
-
-        Raises:
-            SignatureError: a consent is not its site's.
-        """
-        state, roster = self.state, self.state.roster
-        digest = list_digest(state.task, state.survivors)
-        if roster is None or not state.survivors or (asked.task, asked.survivors) != (state.task, digest):
-            return Code.MASK
-        members, agreed = members_of(self.state.roster), dict(asked.consents)
-        if len(agreed) != len(asked.consents) or not agreed.keys() <= set(state.survivors):
-            return Code.MASK
-        for site, signature in agreed.items():
-            said = Consent(protocol=1, site=site, task=state.task, survivors=digest)
-            verify(members[site].signer, wire.signed_bytes(said), bytes.fromhex(signature))
-        if len(agreed) < roster.terms.threshold:
-            return Code.MASK
-        left = [name for name in state.senders if name not in state.survivors]
-        told = Revealed(
-            protocol=1,
-            task=state.task,
-            survivors=digest,
-            seeds=tuple(state.shares[name][1] for name in state.survivors),
-            keys=tuple(state.shares[name][0] for name in left),
-        )
-        return told, state.model_copy(update={"revealed": Unmasked(round=state.round, survivors=state.survivors)})
