@@ -47,7 +47,7 @@ CLASSES = ("anger", "fear", "happiness", "neutral", "sadness")
 METHODS = ("ecan", "aad")
 UNITS: tuple[GroupUnit, ...] = ("speaker", "utterance")
 SCHEDULE = Schedule(input_noise=0.2)
-ASCENTS = 6  # steps of one optimised trial
+ASCENTS = 4  # steps of one optimised trial
 PACE = 0.5  # of one step, in standard deviations of the features
 
 
@@ -72,17 +72,16 @@ class Found:
 def main() -> int:
     """Print the largest distances; 1 if one is above C, or if the control is not caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--random", type=int, default=10_000)
-    parser.add_argument("--optimised", type=int, default=1_000)
+    parser.add_argument("--random", type=int, default=10_000, help="trials of each loss, half of them for either unit")
+    parser.add_argument("--optimised", type=int, default=1_000, help="likewise")
     parser.add_argument("--corpora", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     one_thread()
     with tempfile.TemporaryDirectory() as folder:
         world = list(neighbours(Path(folder), given.corpora))
-    rows = [
-        series(world, method, unit, given.random, given.optimised, given.seed) for unit in UNITS for method in METHODS
-    ]
+    share = (-(-given.random // len(UNITS)), -(-given.optimised // len(UNITS)))
+    rows = [series(world, method, unit, *share, given.seed) for unit in UNITS for method in METHODS]
     caught = control(world, min(given.random, 300), given.seed)
     lines = ["| loss, unit | random | optimised |", "|---|---|---|"]
     lines += [f"| {row.name} | {row.random:.4f} C | {row.optimised:.4f} C |" for row in rows]

@@ -277,3 +277,20 @@ def test_the_byte_identical_pair_of_ravdess_actor_07(corpora: Path) -> None:
     result = quality.inspect(seventh)
     assert reasons(result) == {"03-01-03-01-02-02-07.flac": "duplicate"}
     assert len(result.kept) == 59
+
+
+def test_under_a_privacy_unit_no_recording_decides_whether_another_units_is_kept(tmp_path: Path) -> None:
+    wave = noise()
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000)
+    told = [Utterance(tmp_path / f"{name}.wav", speaker=who) for name, who in zip("abc", "xxy", strict=True)]
+
+    def kept(duplicates: quality.Duplicates, without: int | None = None) -> list[str]:
+        given = [each for place, each in enumerate(told) if place != without]
+        return [each.path.stem for each in quality.inspect(given, duplicates=duplicates).kept]
+
+    assert kept("site") == ["a"]
+    assert kept("speaker") == ["a", "c"]
+    assert kept("speaker", without=2) == ["a"]  # x's first one stays, whether y is there or not
+    assert kept("keep") == ["a", "b", "c"]
+    assert kept("site", without=0) == ["b"]  # the case that a unit forbids: without one, another comes in
