@@ -112,14 +112,19 @@ def text(told: dict[str, Any]) -> str:
             f"  {t['name']:<40} {'×'.join(map(str, t['shape'])):>12} {size(t['bytes']):>12}" for t in leaves["tensors"]
         ]
         noised = ", before the noise" if told["privacy"]["unit"] == "site" else ""
+        form = "integers under a mask" if told["privacy"]["masked"] else " or ".join(leaves["encodings"])
         lines += [
             f"  the changes of these tensors, {size(leaves['bytes_an_update'])} in all, of an L2 norm of at most "
-            f"{leaves['largest_norm']:g}{noised}, as {' or '.join(leaves['encodings'])}",
+            f"{leaves['largest_norm']:g}{noised}, as {form}",
             f"  number of utterances: {f'about {count}' if (count := leaves['utterances']) else 'does not leave'}",
             f"  figures: {', '.join(leaves['scalars']) or 'none leave'}",
             f"by {'any installed method' if told['methods'] is None else ' or '.join(told['methods'])}, "
             f"{'at all hours' if told['hours'] is None else 'at ' + told['hours'] + ' o’clock'}",
             f"and once, at enrolment: {', '.join(leaves['at_enrolment'])}",
+            *(
+                ["and for each masked sum: public keys, sealed shares of secrets, one signed list"]
+                * told["privacy"]["masked"]
+            ),
         ]
         if not leaves["tensors"]:
             lines.append("the policy lets no tensor leave: every order to train would be refused")

@@ -26,6 +26,12 @@ from fedser_client.settings import SiteSettings
 from fedser_client.state import SiteFolder
 
 _TURNED_AWAY = 5  # times in a row that a provider may say that it does not know this site: it may be starting
+_ADVICE = {
+    Code.EXPIRED.name: "; look at this machine's clock",
+    Code.BUDGET.name: "; the privacy budget is spent, 'fedser adapt' works here without it",
+    Code.PRIVATE.name: "; under this policy's privacy unit it would not be sound, see docs/privacy.md",
+    Code.MASK.name: "; the policy asks for a masked sum that this study does not offer, or other peers",
+}
 LAST_MOMENT = 60.0  # seconds for which a finished site waits to be asked once more
 
 
@@ -240,8 +246,8 @@ class Rounds:
         if event in secure_audit.EVENTS:
             return
         if event == "refusal":
-            clock = "; look at this machine's clock" if record.get("code") == Code.EXPIRED.name else ""
-            console.say(f"an order was refused: {record.get('code')}; only this code left, the site goes on{clock}")
+            told = _ADVICE.get(str(record.get("code")), "")
+            console.say(f"an order was refused: {record.get('code')}; only this code left, the site goes on{told}")
         elif event == "resent":
             console.say(f"{number}: the stored answer was sent again, {size(sent)} left this site")
         elif event == "finished":

@@ -382,3 +382,4 @@ def test_the_command_says_what_cannot_be_undone(world: World) -> None:
     assert json.loads(shown.stdout)["kind"] == "left"
     status = json.loads(CliRunner().invoke(app, ["status", "--state", state, "--format", "json"]).stdout)
     assert status["phase"] == "left"
+    assert "left the study at" in CliRunner().invoke(app, ["status", "--state", state]).stdout

@@ -93,7 +93,7 @@ def _text(result: dict[str, Any]) -> str:
     if result["withdrawn"]:
         lines.append(f"speakers who withdrew: {result['withdrawn']}")
     if result["left_at"] is not None:
-        lines.append(f"left the study at {moment(result['left'])} UTC")
+        lines.append(f"left the study at {moment(result['left_at'])} UTC")
     elif not result["enrolled"]:
         lines.append("not enrolled yet")
     return "\n".join(lines)
