@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,8 @@ from fedser.privacy.validity import Statistics
 
 _EXPIRY = 2**40
 _BATCH = 50  # releases of one site: ledgers get slower as they grow
-_UNITS = 12  # speakers or utterances at a site beside the canary
+_UNITS = 2  # speakers or utterances at a site beside the canary
+_LOOKS = 40  # releases without noise, by which the attacker finds out what a canary changes
 _EACH = 4  # utterances of a speaker
 _EXTREME = 5.0  # standard deviations, where normalised features are cut
 
@@ -71,9 +73,16 @@ class Canaries:
             return self._released(True, count, noiseless) @ direction, self._released(
                 False, count, noiseless
             ) @ direction
-        quiet = [self._released(kept, 40, True).mean(axis=0) for kept in (True, False)]
-        along = quiet[0] - quiet[1]
+        along = self._along()
         return self._released(True, count, noiseless) @ along, self._released(False, count, noiseless) @ along
+
+    def _along(self) -> Floats:
+        """The direction [P] that the canary adds, without those in which releases without it differ anyway."""
+        with_it, without = (self._released(kept, _LOOKS, True) for kept in (True, False))
+        middle = without.mean(axis=0)
+        _, _, usual = np.linalg.svd(np.vstack([without - middle, middle]), full_matrices=False)
+        added: Floats = with_it.mean(axis=0) - middle
+        return added - usual[: _LOOKS // 2].T @ (usual[: _LOOKS // 2] @ added)
 
     def _released(self, kept: bool, count: int, noiseless: bool) -> Floats:
         """What the provider has of so many orders [count, P]."""

@@ -24,6 +24,7 @@ class Finding:
         n: sites, decisions or inputs that were attacked.
         role: a ``control`` must reach its limit, a ``bar`` may not exceed it, a ``figure`` has none.
         limit: see there.
+        judge: whether a bar judges the ``value``, or the ``low`` end of its interval.
     """
 
     attack: str
@@ -37,13 +38,17 @@ class Finding:
     high: float | None = None
     role: Role = "figure"
     limit: float | None = None
+    judge: Literal["value", "low"] = "value"
 
     @property
     def kept(self) -> bool | None:
         """Whether the limit is kept; None without one."""
         if self.limit is None or self.role == "figure":
             return None
-        return self.value >= self.limit if self.role == "control" else self.value <= self.limit
+        if self.role == "control":
+            return self.value >= self.limit
+        judged = self.low if self.judge == "low" and self.low is not None else self.value
+        return judged <= self.limit
 
     def row(self) -> dict[str, Any]:
         """As plain values, with the verdict."""

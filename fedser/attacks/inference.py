@@ -22,7 +22,6 @@ from fedser.attacks.sites import Defence
 from fedser.attacks.study import Attack, Views
 from fedser.errors import TooLittleDataError
 from fedser.evaluate.metrics import uar
-from fedser.federation.stages import LocalData
 
 FOLDS = 3
 
@@ -89,7 +88,7 @@ def infer(
     groups = [draw.group for draw in shadow] + [-1] * len(test)
     labels = torch.tensor([draw.label for draw in shadow])
     truth = torch.tensor([draw.label for draw in test])
-    quiet = _quiet(attack, clean, crowd[: len(shadow)])
+    quiet = replace(attack, defence=clean) if attack.defence.policy.privacy.on else None
     views, found = Views(attack.plan), []
     train = [list(range(len(shadow)))]
     offset = len(crowd)
@@ -109,14 +108,10 @@ def infer(
             continue
         now = views.now()
         found.append((heard.round, "chosen", ridge.attack(now, labels, groups[: len(shadow)], train, told), truth))
-        for name in [*now]:
+        for name in now:
             answers = ridge.attack({name: now[name]}, labels, groups[: len(shadow)], train, told)
             found.append((heard.round, name, answers, truth))
     return found
-
-
-def _quiet(attack: Attack, clean: Defence, _crowd: Sequence[LocalData]) -> Attack | None:
-    return replace(attack, defence=clean) if attack.defence.policy.privacy.on else None
 
 
 def findings(

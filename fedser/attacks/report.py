@@ -31,7 +31,7 @@ _CAUTIONS = (
 _COLUMNS = ("setting", "the attacker looks at", "measure", "value", "95 % interval", "chance", "of", "limit", "kept")
 _FIELDS = (
     *("attack", "setting", "where", "measure", "value", "low", "high", "chance", "n"),
-    *("role", "limit", "kept"),
+    *("role", "limit", "judge", "kept"),
 )
 
 
@@ -104,6 +104,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     limit = ""
     if row["limit"] is not None:
         limit = f"{'≥' if row['role'] == 'control' else '≤'} {_shown(row['limit'], rate)}"
+        limit += " (low end)" if row["role"] == "bar" and row["judge"] == "low" and rate else ""
     kept = {True: "yes", False: "no", None: ""}[row["kept"]]
     setting = SETTINGS.get(row["setting"], row["setting"])
     value, chance = _shown(row["value"], rate), _shown(row["chance"], rate)

@@ -172,7 +172,7 @@ def run(settings: AttackSettings, out: Path, *, command: str = "") -> dict[str, 
     found: list[Finding] = []
     with console.progress("attacks", len(settings.attacks)) as step:
         for attack in settings.attacks:
-            found += lab.findings(attack)
+            found += [replace(one, judge=settings.bars.judge) for one in lab.findings(attack)]
             step()
     about = run_manifest(command)
     results = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -142,6 +142,8 @@ class Bars(Settings):
         membership: highest true-positive rate at 1 % false positives.
         bundle: the same of the published bundle, which no site's policy protects; no bar when None.
         imprint: most inputs recovered.
+        judge: which end of the interval of a rate a bar judges: the ``value`` itself, or, in runs of few sites, its
+            ``low`` end, so that a bar is missed only where chance does not explain it.
         control_gender: least recall of gender without a defence.
         control_speaker: least multiple of chance.
         control_membership: least true-positive rate at 1 % false positives.
@@ -153,6 +155,7 @@ class Bars(Settings):
     membership: float = 0.02
     bundle: float | None = None
     imprint: int = 0
+    judge: Literal["value", "low"] = "value"
     control_gender: float = 0.65
     control_speaker: float = 2.0
     control_membership: float = 0.1

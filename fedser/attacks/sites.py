@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,6 +11,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor
 
+from fedser.attacks.purse import Purse, Verdicts
 from fedser.bundle.keys import SigningKey
 from fedser.federation import wire
 from fedser.federation.local import adapt_locally
@@ -20,7 +20,6 @@ from fedser.federation.schema import Code, Order, Scalars, Update
 from fedser.federation.site import Site
 from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
 from fedser.privacy.accountant import noise_of
-from fedser.privacy.ledger import Ledger, open_ledger
 from fedser.privacy.settings import MaskingSettings
 from fedser.privacy.site_unit import noise_of_share
 
@@ -138,10 +137,11 @@ def defended(
     if noiseless and alone.privacy.on:
         alone = alone.model_copy(update={"privacy": alone.privacy.model_copy(update={"noise": NEARLY_NONE})})
     free = not counted or noiseless or masked  # a share of a sum is no release: its own ledger cannot count the sum's
+    verdicts: Verdicts = {}
 
     def open_site(site: str, data: LocalData) -> Attacked:
         own = alone.privacy
-        ledger = Ledger(None, site, own.unit, math.inf, own.delta) if free and own.on else open_ledger(own, site, None)
+        ledger = Purse(own, site, None if free else verdicts) if own.on else None
         real = Site(*(site, STUDY, data, alone, keys.site, keys.provider.public_hex), stages=(stage,), ledger=ledger)
         return Gated(real, keys)
 
