@@ -20,6 +20,9 @@ from fedser.losses import divergence, diversity, mean_entropy
 from fedser.models import EmotionClassifier, initialise
 from fedser.models.norms import batch_norms
 
+JOINS = 0.3  # share of the schedule after which a second teacher takes over
+SECOND = 2 / 3  # its weight, beside the student's own answers at that moment
+
 
 class DistilSettings(Settings):
     """L = KL(teacher ‖ p) + mean H(p_i) − H(p̄) + weight · KL(mixture of the p ‖ p of the mixture).
@@ -62,7 +65,8 @@ def distil(
         class_mask: bool [C], true for the classes that can occur; None means all.
         seed: of the student's first weights, shuffling, noise, dropout and mixtures.
         settings: of the distillation.
-        second: another teacher's answers [N, C]: half-way, they and the student's own take the first one's place.
+        second: another teacher's answers [N, C]: from three tenths of the schedule on they take the first one's
+            place, two thirds beside one of the student's own.
 
     Returns:
         The student in evaluation mode, all of its parameters trained.
@@ -86,8 +90,8 @@ def distil(
             if part != step * own.updates // own.steps:
                 part = step * own.updates // own.steps
                 now = probabilities(student, x, class_mask=class_mask)
-                if second is not None and part == own.updates // 2:
-                    teacher = top_and_spread((second + now) / 2, class_mask)
+                if second is not None and part == round(JOINS * own.updates):
+                    teacher = SECOND * second + (1 - SECOND) * now
                 else:
                     teacher = own.average * teacher + (1 - own.average) * now
 

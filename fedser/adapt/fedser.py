@@ -74,7 +74,7 @@ class Fedser(Gradient):
         return probabilities(linear.to(p.device), seen)
 
     def conclude(self, model: EmotionClassifier, target: Target, published: Tensor) -> nn.Module:
-        """A student from nothing: at first of the published answers, from half-way on of the adapted network's too.
+        """A student from nothing: at first of the published answers, then of the adapted network's and its own.
 
         It has no memory of the source's features, and two teachers that err in different ways: the published answers
         by what the source never heard, the adapted network's by neighbours that confirm each other. Its own answers

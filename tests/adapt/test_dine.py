@@ -92,7 +92,7 @@ def test_the_teacher_moves_towards_the_student_part_by_part(shifted, monkeypatch
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_second_teacher_joins_half_way(shifted, monkeypatch):
+def test_a_second_teacher_takes_over(shifted, monkeypatch):
     answers, teachers = [], []
 
     def asked(*arguments, **named):
@@ -112,9 +112,9 @@ def test_a_second_teacher_joins_half_way(shifted, monkeypatch):
     own = distil.DistilSettings(steps=4, updates=4, mixup_weight=0)
     distil.distil(shifted.model, first, x, None, 0, own, second)
     old = top_and_spread(first)
-    moved = 0.6 * old + 0.4 * answers[0]
-    both = top_and_spread((second + answers[1]) / 2)
-    for teacher, expected in zip(teachers, [old, moved, both, 0.6 * both + 0.4 * answers[2]], strict=True):
+    both = (2 * second + answers[0]) / 3  # a third of four steps: after the first
+    later = 0.6 * both + 0.4 * answers[1]
+    for teacher, expected in zip(teachers, [old, both, later, 0.6 * later + 0.4 * answers[2]], strict=True):
         ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
         torch.testing.assert_close(ours, theirs)
 
