@@ -151,7 +151,7 @@ class MaskedRound:
                 yield site, wire.encode(order, self.tensors, provider.key)
 
         def fits(site: str, said: MaskedUpdate, flat: Tensor) -> bool:
-            right = said.order_digest == digests[site] and said.modulus == self.terms.modulus
+            right = said.order_digest == digests.get(site) and said.modulus == self.terms.modulus
             return right and len(flat) == len(total.total)
 
         for site, opened in self._replies(orders(), set(senders)):
