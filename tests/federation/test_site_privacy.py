@@ -15,14 +15,15 @@ from scipy.stats import chi2
 from fedser.errors import FedserError, LedgerError, OutputError, PrivacyError
 from fedser.federation import wire
 from fedser.federation.audit import AuditLog
-from fedser.federation.layout import elements, layout_of, norm, pack
+from fedser.federation.layout import PEER, elements, layout_of, norm, pack, unpack
 from fedser.federation.policy import Policy
-from fedser.federation.schema import Code, PeerWork, Refusal, Update
+from fedser.federation.schema import Code, Refusal, Update
 from fedser.federation.site import Site
 from fedser.federation.stages import SiteStage, SiteWork
 from fedser.privacy import site_unit
 from fedser.privacy.ledger import Ledger, open_ledger
 from fedser.privacy.settings import PrivacySettings
+from tests.federation import test_peer as peers
 from tests.federation.test_firing import trapped, wide
 
 NOISE, CLIP = 3.0, 0.5
@@ -252,12 +253,20 @@ def test_nothing_leaves_where_the_ledger_cannot_be_written_or_read(lab: Any, tmp
     assert len(audit.records) == len(kept) == 1
 
 
-def test_the_peer_is_part_of_the_clipped_vector(lab: Any) -> None:
-    """Under the site unit it may travel; the order's form is checked by the gate as ever."""
-    site = site_of(lab, private())
-    refused, _ = reply_of(lab, site, order_of(lab, peer=PeerWork(weight=1.0, penalty=1.0, steps=5, balance=1.0)))
-    assert isinstance(refused, Refusal)
-    assert refused.code == Code.LAYOUT  # not PRIVATE: this policy opens no peer, and the layout names none
+def test_the_peer_is_part_of_the_clipped_vector(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real training with a peer, the noise taken away to look: all of it together is as long as the clip."""
+    monkeypatch.setattr(site_unit, "noised", lambda integers, std: integers)
+    plan, clip = peers.the_plan(), 1e-3
+    policy = private(clip=clip).model_copy(update={"peer": True})
+    site = lab.site(1, policy, data=peers.data(1), ledger=memory(policy))
+    flat = peers.start(plan)
+    order = wire.encode(lab.provider({}, plan).order(1, "site-1", "train", flat), flat, lab.order_key)
+    update, payload = reply_of(lab, site, order)
+    assert isinstance(update, Update)
+    moved = unpack(payload, plan.layout)
+    assert float(moved[PEER].norm()) > 0
+    assert float(payload.norm() - moved[PEER].norm()) > 0
+    assert norm(payload) == pytest.approx(clip, rel=0.02)
 
 
 def test_a_clip_above_the_policys_own_is_refused() -> None:
