@@ -10,6 +10,7 @@ from fedser.federation.layout import network, unpack
 from fedser.federation.local import adapt_locally, assemble, change, schedule_of
 from fedser.federation.policy import Policy
 from fedser.federation.stages import LocalData, SiteStage, SiteWork
+from fedser.models.pretrained import PretrainedEncoder
 from fedser.privacy.group_steps import GroupSettings, private_steps
 from fedser.privacy.settings import PrivacySettings
 from fedser.privacy.validity import Facts, check
@@ -24,10 +25,16 @@ def ready(policy: Policy, data: LocalData) -> None:
     """Check, before a site takes part, that its data are prepared for its privacy unit.
 
     Raises:
-        PrivacyError: rows depend on more than their own unit, or no speaker is declared.
+        PrivacyError: rows depend on more than their own unit, no speaker is declared, or layers of a pretrained encoder
+            would be trained.
     """
     if not inside(policy.privacy):
         return
+    if isinstance(data.model.encoder, PretrainedEncoder):
+        raise PrivacyError(
+            "Layers of a pretrained encoder are trained here, which private steps over groups do not do.",
+            "Use a bundle whose encoder stays frozen (trained: frozen), or privacy.unit: site.",
+        )
     named = {unit for unit in data.units or () if unit is not None}
     facts = Facts(features=data.statistics, declared=bool(named), units=len(named), batch_norm="published")
     check(policy.privacy, facts)

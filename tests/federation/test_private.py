@@ -26,6 +26,7 @@ from fedser.federation.provider import Plan
 from fedser.federation.schema import Code, PeerWork, Refusal, Update
 from fedser.federation.site import Site
 from fedser.federation.stages import LocalData, SiteState, SiteWork
+from fedser.models.pretrained import PretrainedEncoder
 from fedser.privacy import group_steps
 from fedser.privacy.ledger import Ledger, open_ledger
 from fedser.privacy.settings import PrivacySettings
@@ -159,6 +160,16 @@ def test_data_normalised_by_the_whole_site_are_refused() -> None:
         site_of(private(), nobody)
     with pytest.raises(PrivacyError):
         local_data(speech(), small_model(), None, NormalisationSettings(), None, unit="speaker")
+
+
+def test_a_pretrained_encoder_that_is_trained_is_refused() -> None:
+    data = data_for("speaker")
+    encoder = PretrainedEncoder.__new__(PretrainedEncoder)
+    torch.nn.Module.__init__(encoder)
+    data.model.encoder = encoder
+    with pytest.raises(PrivacyError) as caught:
+        site_of(private(), data)
+    assert "frozen" in caught.value.hint
 
 
 @pytest.mark.parametrize("unit", ["speaker", "utterance"])
