@@ -1,1 +1,1 @@
-"""The data holder's node. Rounds over a network are not part of this release; see ARCHITECTURE.md."""
+"""The data holder's node: it fetches, adapts, answers orders that its policy allows, and can leave again."""

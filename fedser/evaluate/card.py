@@ -140,7 +140,9 @@ def _number(value: object) -> str:
 def _withdrawal(told: Results) -> list[str]:
     if not told:
         return []
-    lines = [f"{told.get('speakers', 0)} speakers have withdrawn, {told.get('took_part', 0)} after taking part."]
+    count = told.get("speakers") or 0
+    who = "1 speaker has" if count == 1 else f"{count} speakers have"
+    lines = [f"{who} withdrawn, {told.get('took_part') or 0} after taking part."]
     if told.get("site_left") is not None:
         lines.append(f"The site left the study at {view_left.moment(told['site_left'])} UTC.")
     undone = "\n".join(f"- {_plain(thing)}" for thing in told.get("undone") or [])

@@ -304,6 +304,19 @@ def test_with_too_few_left_the_personal_model_is_the_one_from_before(world: Worl
     assert all(torch.equal(tensor, clean[name]) for name, tensor in made.state_dict().items())
 
 
+def test_a_site_that_adapted_by_itself_does_so_again_without_the_speaker_and_without_a_network(
+    world: World, desk: Any
+) -> None:
+    alone = world.settings.model_copy(update={"rounds": 0, "method": "bn"})
+    world.settings = world.folder.remember(alone)
+    told = drop(world, world.speakers()[0])
+    assert (told["first_round"], told["rebuilt"]) == (None, True)
+    results = json.loads(world.folder.file("results.json").read_text())
+    assert results["utterances"] == 24
+    assert results["withdrawal"]["took_part"] == 0
+    assert desk.seen == []
+
+
 # --- the site --------------------------------------------------------------------------------------------------------
 
 

@@ -108,5 +108,5 @@ def test_a_name_cannot_become_markup(tmp_path: Path) -> None:
 def test_a_withdrawal_stands_in_the_card(tmp_path: Path) -> None:
     gone = {"speakers": 1, "took_part": 1, "first_round": 2, "rebuilt_from": 2, "undone": ["what left stays"]}
     told = written(tmp_path, results(withdrawal=gone))
-    assert "1 speakers have withdrawn" in told
+    assert "1 speaker has withdrawn" in told
     assert "- what left stays" in told
