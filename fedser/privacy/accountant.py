@@ -144,6 +144,23 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     return max(float(bounds.min()), 0.0) + _ROUNDING
 
 
+def epsilon_alone(epsilon: float, delta: float, honest: int) -> float:
+    """What ε of a sum of shares becomes where all other sites collude with the provider, and one share alone protects.
+
+    The share's variance is 1/``honest`` of the sum's, so each release costs ``honest`` times as much ρ.
+
+    Args:
+        epsilon: of the sums, in the discrete accounting.
+        delta: at which both are counted.
+        honest: shares that the noise of a sum is divided into.
+    """
+    low, high = 0.0, epsilon
+    for _ in range(60):  # ρ of this ε: it grows with it, and is below it
+        middle = (low + high) / 2
+        low, high = (low, middle) if zcdp_epsilon(middle, delta) >= epsilon else (middle, high)
+    return zcdp_epsilon(honest * high, delta)
+
+
 def _continuous(charges: tuple[Charge, ...], delta: float) -> float:
     if not charges:
         return 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedser.privacy.accountant import epsilon_alone
 from fedser.privacy.ledger import Ledger
 from fedser.privacy.settings import PrivacySettings
 
@@ -50,6 +51,7 @@ def facts(privacy: PrivacySettings, ledger: Ledger | None = None) -> dict[str, A
         spent = 0.0 if ledger is None else ledger.spent()
         told |= {
             "form": privacy.form,
+            "shared": privacy.ledger is not None,
             "epsilon": privacy.epsilon,
             "delta": privacy.delta,
             "accountant": ACCOUNTANTS[privacy.unit],
@@ -57,6 +59,8 @@ def facts(privacy: PrivacySettings, ledger: Ledger | None = None) -> dict[str, A
             "spent": round(spent, 4),
             "left": round(max(privacy.epsilon - spent, 0.0), 4),
         }
+        if privacy.form == "central":
+            told["epsilon_alone"] = epsilon_alone(privacy.epsilon, privacy.delta, masking.honest)
         if privacy.unit != "site":
             told |= {"groups": privacy.groups, "rate": privacy.rate}
     return told
@@ -86,8 +90,12 @@ def _noised(unit: str, told: Mapping[str, Any]) -> list[str]:
     return [
         f"Differential privacy{where}, unit {unit}: {given} bounds what can be learnt from all that leaves about "
         f"{_MEANING[unit]}.",
-        "The budget lasts over all rounds, runs, studies and versions of the model; when it is spent, orders are "
-        "refused with a code and the site goes on by itself.",
+        "The budget lasts over all rounds, runs, studies and versions of the model: its ledger is the one that the "
+        "policy names."
+        if told.get("shared")
+        else "The budget lasts over all rounds and runs of this state folder: the policy names no ledger, so another "
+        "folder has a budget of its own, and the promise is about the sum of both.",
+        "When the budget is spent, orders are refused with a code and the site goes on by itself.",
         f"Its limit: {_NOT_HIDDEN[unit]}.",
         "No count and no figure leaves beside the update.",
     ]
@@ -113,7 +121,7 @@ def _masked(told: Mapping[str, Any]) -> list[str]:
         )
     if told.get("form") == "central":
         lines.append(
-            f"Each share of the noise is that of {told['honest']} honest sites: where more of them collude with the "
-            "provider, less noise protects."
+            f"Each share of the noise is that of {told['honest']} honest sites: where all others collude with the "
+            f"provider, ε is {told['epsilon_alone']:.3g} instead."
         )
     return lines

@@ -12,7 +12,8 @@ from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 
 from fedser.privacy import accountant
-from fedser.privacy.accountant import Accountant, Charge, epsilon_of, noise_for, zcdp_epsilon
+from fedser.privacy.accountant import Accountant, Charge, epsilon_alone, epsilon_of, noise_for, zcdp_epsilon
+from fedser.privacy.site_unit import noise_of_share
 
 FINE = list(1 + np.geomspace(1e-3, 1e5, 4001))
 
@@ -103,6 +104,17 @@ def test_the_noise_for_a_target_keeps_it_and_no_more(epsilon: float, rate: float
 def test_more_noise_fewer_steps_and_a_smaller_rate_cost_less() -> None:
     base = epsilon_of(2.0, 0.2, 50, 1e-5)
     assert max(epsilon_of(2.5, 0.2, 50, 1e-5), epsilon_of(2.0, 0.1, 50, 1e-5), epsilon_of(2.0, 0.2, 40, 1e-5)) < base
+
+
+def test_where_all_others_collude_one_share_alone_protects() -> None:
+    """Against the accountant on the share's own noise, of every release by itself."""
+    noise = noise_for(8.0, 1e-5, 1.0, 20, discrete=True)
+    spent = epsilon_of(noise, 1.0, 20, 1e-5, discrete=True)
+    for honest in (2, 3, 10):
+        alone = epsilon_of(noise_of_share(noise, honest), 1.0, 20, 1e-5, discrete=True)
+        assert epsilon_alone(spent, 1e-5, honest) == pytest.approx(alone, rel=1e-6)
+        assert alone > spent
+    assert epsilon_alone(8.0, 1e-5, 1) == pytest.approx(8.0, rel=1e-6)
 
 
 def test_hardly_any_noise_is_told_as_a_huge_figure_without_a_long_wait() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,11 +40,19 @@ def test_each_claim_stands_where_the_policy_makes_it_true(unit: Unit, masking: M
     assert ("against no other" in told) == (masking.required and not masking.peers)
 
 
+def test_a_budget_that_no_policy_names_is_not_said_to_last_over_studies() -> None:
+    alone = "\n".join(sentences(facts(PrivacySettings(unit="site"))))
+    shared = "\n".join(sentences(facts(PrivacySettings(unit="site", ledger=Path("/srv/ledger.jsonl")))))
+    assert ("studies" in alone, "studies" in shared) == (False, True)
+    assert ("a budget of its own" in alone, "a budget of its own" in shared) == (True, False)
+
+
 def test_a_share_of_the_noise_is_called_one() -> None:
     masking = MaskingSettings(required=True, honest=3)
     told = "\n".join(sentences(facts(PrivacySettings(unit="site", form="central", masking=masking))))
     assert "Differential privacy in the sum" in told
     assert "the noise is that of 3 honest sites" in told
+    assert "ε is 15.7 instead" in told
 
 
 def test_without_facts_nothing_is_promised() -> None:
