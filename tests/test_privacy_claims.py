@@ -102,6 +102,7 @@ def test_every_sentence_that_the_program_prints_is_a_claim_of_the_page() -> None
         MaskingSettings(required=True, peers=peers, active=True),
     ]
     policies = [PrivacySettings(unit=unit, masking=mask, delta=1e-6) for unit, mask in itertools.product(units, masks)]
+    policies.append(PrivacySettings(unit="site", ledger=Path("/srv/ledger.jsonl")))
     policies.append(PrivacySettings(unit="site", form="central", masking=masks[1]))
     told = {normal(sentence) for policy in policies for sentence in sentences(facts(policy))}
     page = [normal(claim) for claim, _ in CLAIMS]
