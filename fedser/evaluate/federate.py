@@ -88,7 +88,7 @@ def federate(
         stages: what some sites, by name, do to their update after they adapted; for studies of hostile sites.
 
     Raises:
-        ConfigError: nothing would travel, or a peer is to be shared and there is none.
+        ConfigError: nothing would travel, a peer is to be shared and there is none, or masks that do not fit.
         QuorumError: no site took part.
         PrivacyError: the run would not keep what the policy's privacy unit claims.
     """
@@ -96,6 +96,11 @@ def federate(
         raise ConfigError(
             "The sites of a simulation have new keys in every run, which no list of fingerprints knows.",
             "Leave policy.privacy.masking.peers empty.",
+        )
+    if policy.privacy.masking.required and not settings.masked:
+        raise ConfigError(
+            "The sites' policy demands masked sums, and this federation would ask for single updates.",
+            "Set federation.masked=true, or policy.privacy.masking.required=false.",
         )
     check(
         policy.privacy,
