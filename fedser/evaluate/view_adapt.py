@@ -47,7 +47,7 @@ def view(results: Results) -> Page:
     ]
     matrix = metrics.get("confusion")
     return Page(
-        title=str(results.get("name") or f"Adapted with {results.get('method', 'an unknown method')}"),
+        title=str(results.get("name") or _title(results)),
         kind=str(results.get("made_by") or "fedser adapt"),
         lead=_lead(results, metrics),
         warnings=[str(note) for note in results.get("notes") or []],
@@ -55,6 +55,11 @@ def view(results: Results) -> Page:
         sections=[section for section in sections if section is not None],
         files={"confusion": figures.confusion("adapted", classes, matrix)} if matrix else {},
     )
+
+
+def _title(results: Results) -> str:
+    method = results.get("method", "an unknown method")
+    return "The source model, as published" if method == "source" else f"Adapted with {method}"
 
 
 def departed(results: Results) -> Page:

@@ -251,6 +251,8 @@ def test_the_guards_choice_its_scores_and_a_source_that_was_kept(tmp_path: Path)
     scores = {"source": {"worth": 0.0, "prototype_margin": 0.3}, "aad": {"worth": -0.02, "prototype_margin": 0.25}}
     guard = {"chosen": "source", "reason": "No <better>.", "scores": scores, "uar": {"source": 0.6, "aad": 0.55}}
     text = Page(made(tmp_path, {**ADAPT, "method": "source", "guard": guard})).text
+    assert "The source model, as published" in text
+    assert "Adapted with source" not in text
     assert "was kept for 40 utterances" in text
     assert "Chosen: source. No <better>." in text
     assert "candidate worth prototype margin UAR source 0.000 0.300 60.0 aad -0.020 0.250 55.0" in text
