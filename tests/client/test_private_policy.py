@@ -141,6 +141,10 @@ def test_status_tells_what_is_spent_and_left(clinics: list[Clinic], bundle: Bund
     assert shown["spent"] == pytest.approx(budget.spent(), abs=1e-4)
     assert shown["left"] == pytest.approx(5 - budget.spent(), abs=1e-4)
     assert f"ε spent {shown['spent']:g} of 5" in CliRunner().invoke(app, ["status", "--state", state]).stdout
+    site.folder.file("bundle.safetensors").write_bytes(b"")
+    site.folder.tell(last={"event": "refusal", "code": "BUDGET", "time": 1})
+    words = CliRunner().invoke(app, ["status", "--state", state]).stdout
+    assert f"fedser adapt --bundle {site.folder.file('bundle.safetensors')} --signer {bundle.header.signer}" in words
 
 
 def test_the_dry_run_tells_what_a_release_costs(clinics: list[Clinic], bundle: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ def status(
         "rounds": settings.rounds,
         **{name: told.get(name, 0) for name in ("orders", "refusals", "bytes")},
         "last": told.get("last"),
+        "alone": _alone(folder, settings),
         "data": str(settings.data),
         "state": str(state),
     }
@@ -62,6 +64,18 @@ def _privacy(folder: SiteFolder, settings: SiteSettings) -> dict[str, Any]:
     return sentences.facts(policy.privacy, policies.ledger(folder, settings, policy))
 
 
+def _alone(folder: SiteFolder, settings: SiteSettings) -> str | None:
+    """The command that adapts the study's bundle here, without the study; None before there is a bundle."""
+    from fedser.bundle.format import default_signer
+
+    path = folder.file("bundle.safetensors")
+    if not path.exists():
+        return None
+    words = ["fedser", "adapt", "--bundle", str(path), "--signer", settings.bundle_key or default_signer()]
+    words += ["--data", str(settings.data), "--out", "adapted"]
+    return shlex.join([*words, *(["--speaker-from", settings.speaker_from] if settings.speaker_from else [])])
+
+
 def _fingerprint(folder: SiteFolder) -> str | None:
     """Of the key that signs this site's replies; None before there is one."""
     from fedser.bundle import keys
@@ -81,7 +95,10 @@ def _text(result: dict[str, Any]) -> str:
     ]
     last = result["last"]
     if isinstance(last, dict):
-        lines.append(f"last: {last.get('event')} at {moment(last.get('time'))} UTC")
+        what = " ".join(str(last[key]) for key in ("event", "code") if last.get(key))
+        lines.append(f"last: {what} at {moment(last.get('time'))} UTC")
+        if last.get("code") == "BUDGET" and result["alone"]:
+            lines.append(f"the privacy budget is spent; this site can go on by itself:\n  {result['alone']}")
     privacy = result["privacy"]
     if privacy["unit"] == "none":
         lines.append("privacy: no differential privacy" + (", updates masked" if privacy["masked"] else ""))
