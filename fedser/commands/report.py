@@ -21,7 +21,9 @@ def report(
     from fedser.evaluate.report import attach, write_report
 
     if attacks is not None:
-        attach(run_dir, attacks)
+        from fedser.attacks.card import rows
+
+        attach(run_dir, rows(attacks))
     path = write_report(run_dir)
     figures = sorted(str(figure) for figure in (run_dir / "figures").glob("*.svg"))
     console.emit({"report": str(path), "figures": figures}, form, lambda: f"report: {path}")

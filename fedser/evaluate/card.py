@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from fedser.errors import UsageError
 from fedser.evaluate import view_left
-from fedser.evaluate.pages import Section, Table, is_number, percent
+from fedser.evaluate.pages import Section, Table, percent
 from fedser.privacy import sentences
 
 Results = Mapping[str, Any]
 
-_LARGEST = 64_000_000  # bytes of an attack run's results
-_COLUMNS = ("attack", "setting", "where", "measure", "value", "95 % interval", "chance", "n", "limit", "kept")
+#: Of the attack lab's rows: the key, and the column's name.
+_COLUMNS = {
+    "attack": "attack",
+    "setting": "setting",
+    "where": "the attacker looks at",
+    "measure": "measure",
+    "value": "value",
+    "interval": "95 % interval",
+    "chance": "chance",
+    "of": "of",
+    "limit": "limit",
+    "kept": "kept",
+}
 
 
 def text(results: Results, cautions: Iterable[str]) -> str:
@@ -48,31 +56,14 @@ def text(results: Results, cautions: Iterable[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def findings(folder: Path) -> list[dict[str, Any]]:
-    """The rows of an attack lab's run.
-
-    Raises:
-        UsageError: the folder is no such run's, or its results are damaged.
-    """
-    path = folder / "results.json"
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("too large")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return [{str(key): value for key, value in row.items()} for row in values["findings"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UsageError(
-            f"{folder} holds no results of the attack lab.", "Name the --out folder of fedser attack."
-        ) from None
-
-
 def attack_section(results: Results) -> Section | None:
     """The report's section; None where no attack's results were given."""
     rows = results.get("attacks") or []
     if not rows:
         return None
     lead = "Controls show that an attack works where nothing defends; bars are for the setting that is defended."
-    return Section("Attacks", [lead], [Table("Attack lab", _COLUMNS, [_row(row) for row in rows])])
+    table = Table("Attack lab", tuple(_COLUMNS.values()), [_row(row) for row in rows], note=_made(rows))
+    return Section("Attacks", [lead], [table])
 
 
 def _privacy(results: Results) -> list[str]:
@@ -115,26 +106,19 @@ def _left(results: Results) -> list[str]:
 def _attacks(rows: Sequence[Results]) -> list[str]:
     if not rows:
         return ["No attack was run on this model: `fedser report DIR --attacks ATTACK_DIR` puts results here."]
-    head = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
-    return ["\n".join([*head, *("| " + " | ".join(_plain(cell) for cell in _row(row)) + " |" for row in rows)])]
+    head = ["| " + " | ".join(_COLUMNS.values()) + " |", "|" + "---|" * len(_COLUMNS)]
+    table = "\n".join([*head, *("| " + " | ".join(_plain(cell) for cell in _row(row)) + " |" for row in rows)])
+    return [table, _plain(_made(rows))]
 
 
 def _row(row: Results) -> list[str]:
-    low, high = row.get("low"), row.get("high")
-    role = str(row.get("role") or "figure")
-    return [
-        *(str(row.get(name, "–")) for name in ("attack", "setting", "where", "measure")),
-        _number(row.get("value")),
-        f"{_number(low)} – {_number(high)}" if is_number(low) and is_number(high) else "–",
-        _number(row.get("chance")),
-        str(row.get("n", "–")),
-        "–" if role == "figure" else f"{role} {_number(row.get('limit'))}",
-        {True: "yes", False: "no"}.get(row.get("kept"), "–"),  # type: ignore[arg-type]
-    ]
+    return [str(row.get(key) or "–") for key in _COLUMNS]
 
 
-def _number(value: object) -> str:
-    return f"{value:.4g}" if is_number(value) else "–"
+def _made(rows: Sequence[Results]) -> str:
+    """By which command, of which revision, and when."""
+    runs = dict.fromkeys(tuple(str(row.get(key) or "–") for key in ("command", "git", "created")) for row in rows)
+    return "; ".join(f"{command} (revision {git}, {created})" for command, git, created in runs)
 
 
 def _withdrawal(told: Results) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,18 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def attach(run_dir: Path, attacks: Path) -> None:
-    """Put the attack lab's results among those of an adapted model, for its report and its card.
+def attach(run_dir: Path, attacks: Sequence[Mapping[str, str]]) -> None:
+    """Put the attack lab's rows among the results of an adapted model, for its report and its card.
 
     Raises:
-        UsageError: one of the folders is not what it should be.
+        UsageError: the folder holds no adapted model.
         OutputError: the results cannot be written.
     """
     path = run_dir / "results.json"
     results = _json(path) if path.is_file() else {}
     if results.get("kind") != "adapt":
         raise UsageError(f"{run_dir} holds no adapted model.", "Attacks go into the report of an adapted model.")
-    found = {**results, "attacks": card.findings(attacks)}
+    found = {**results, "attacks": [dict(row) for row in attacks]}
     write_text(path, json.dumps(found, indent=1, ensure_ascii=False), mode=0o600)
 
 

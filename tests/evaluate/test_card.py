@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from fedser.attacks.card import rows
 from fedser.attacks.findings import Finding
+from fedser.cli import app
 from fedser.errors import UsageError
-from fedser.evaluate import card
 from fedser.evaluate.report import CARD, attach, write_report
 from fedser.privacy.sentences import facts
 from fedser.privacy.settings import PrivacySettings
@@ -71,30 +73,28 @@ def test_attack_results_are_attached_as_a_table(tmp_path: Path) -> None:
     run.mkdir()
     lab.mkdir()
     written(run, results())
-    rows = [
+    found = [
         Finding("gender", "private", "round 20", "UAR", 0.52, 0.5, 400, 0.48, 0.56, "bar", 0.55),
         Finding("gender", "none", "round 20", "UAR", 0.97, 0.5, 400, 0.95, 0.99, "control", 0.8),
     ]
-    (lab / "results.json").write_text(json.dumps({"kind": "attack", "findings": [row.row() for row in rows]}))
-    attach(run, lab)
-    write_report(run)
-    told = (run / CARD).read_text()
-    assert "| gender | private | round 20 | UAR | 0.52 | 0.48 – 0.56 | 0.5 | 400 | bar 0.55 | yes |" in told
-    assert "control 0.8 | yes" in told
-    assert "0.48 – 0.56" in (run / "report.html").read_text()
-    assert "No attack was run" not in told
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"findings": 3}', '{"findings": [1]}', "{" * 5000])
-def test_what_is_no_attack_result_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "results.json").write_text(content)
-    with pytest.raises(UsageError):
-        card.findings(tmp_path)
+    made = {"command": "fedser attack full.yaml", "git": "abc123", "created": "2026-11-20"}
+    told = {"kind": "attack", "schema": 1, **made, "findings": [row.row() for row in found]}
+    (lab / "results.json").write_text(json.dumps(told))
+    done = CliRunner().invoke(app, ["report", str(run), "--attacks", str(lab)])
+    assert done.exit_code == 0, done.exception
+    card, page = (run / CARD).read_text(), (run / "report.html").read_text()
+    for row in rows(lab):
+        assert (
+            "| " + " | ".join(row[key] or "–" for key in ("value", "interval", "chance", "of", "limit", "kept")) in card
+        )
+        assert row["interval"] in page
+    assert "fedser attack full.yaml (revision abc123, 2026-11-20)" in card
+    assert "No attack was run" not in card
 
 
 def test_attacks_belong_to_an_adapted_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no adapted model"):
-        attach(tmp_path, tmp_path)
+        attach(tmp_path, [])
 
 
 def test_a_name_cannot_become_markup(tmp_path: Path) -> None:
