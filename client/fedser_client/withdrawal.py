@@ -21,7 +21,8 @@ from fedser_client.state import SiteFolder
 
 #: What no command takes back.
 UNDONE = (
-    "updates that left before stay in the provider's joint model and in what other sites made of it",
+    "updates that left before stay in the provider's joint model and in what other sites made of it; under masks also "
+    "one that lay ready to be fetched",
     "the privacy budget that was spent stays spent",
     "the audit log keeps sizes and digests of what left; it names no speaker",
     "the recordings lie where they lay: deleting them, and their backups, is their owner's",

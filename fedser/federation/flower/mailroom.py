@@ -246,7 +246,7 @@ class Mailroom:
         """Why to go on without a site; empty while there is hope."""
         now = time.monotonic()
         if self._nodes.get(mail.site) != mail.node:
-            return "The site was revoked."
+            return "The site was revoked, or has left."
         if now - begin > self.deadline:
             return f"No reply within the deadline of {self.deadline:g} s."
         if now - max(self._heard.get(mail.node, begin), begin) > self.patience:
