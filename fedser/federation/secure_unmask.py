@@ -40,14 +40,20 @@ def consented(
 def revealed(asked: Unmask, state: SecureState) -> tuple[Revealed, SecureState] | None:
     """The shares that unmask the sum over the one list, once enough survivors signed it; None before.
 
-    Of each survivor it is the share of the seed, of each other sender that of the key: never both of one.
+    Of each survivor it is the share of the seed, of each other sender that of the key: never both of one. The shares
+    that are not given go from the state, so that whoever gets hold of the sites' disks later learns no more.
 
     Raises:
         SignatureError: a consent is not its site's.
     """
     roster = state.roster
     digest = list_digest(state.task, state.survivors)
-    if roster is None or not state.survivors or (asked.task, asked.survivors) != (state.task, digest):
+    if (
+        roster is None
+        or not state.survivors
+        or not state.shares
+        or (asked.task, asked.survivors) != (state.task, digest)
+    ):
         return None
     members, agreed = members_of(roster), dict(asked.consents)
     if len(agreed) != len(asked.consents) or not agreed.keys() <= set(state.survivors):
@@ -65,4 +71,5 @@ def revealed(asked: Unmask, state: SecureState) -> tuple[Revealed, SecureState] 
         seeds=tuple(state.shares[name][1] for name in state.survivors),
         keys=tuple(state.shares[name][0] for name in left),
     )
-    return told, state.model_copy(update={"revealed": Unmasked(round=state.round, survivors=state.survivors)})
+    after = {"shares": {}, "revealed": Unmasked(round=state.round, survivors=state.survivors)}
+    return told, state.model_copy(update=after)

@@ -299,6 +299,21 @@ def test_there_is_one_payload_an_attempt() -> None:
     assert game.site.said(game.order(seed=5)) == Code.MASK
 
 
+def test_shares_are_gone_from_the_disk_once_the_sum_was_unmasked() -> None:
+    """Both kinds of share of a survivor lie at its peers until then; the kind that is not given goes for good."""
+    game = Game()
+    game.upload(*FOUR)
+    game.site.said(game.survivors(FOUR))
+    held = game.site.kept[-1].shares
+    assert set(held) == set(ALL)
+    first = game.site.said(game.unmask(FOUR))
+    text = game.site.kept[-1].model_dump_json()
+    assert not any(held[site][0] in text for site in FOUR)  # shares of survivors' keys
+    assert not any(held[site][1] in text for site in ALL if site not in FOUR)  # of the seeds of those that are left out
+    assert game.site.said(game.unmask(FOUR)) == first
+    assert game.site.said(game.unmask(FOUR, consents=game.consents(FOUR, FOUR[:3]))) == Code.MASK
+
+
 LISTS: dict[str, Callable[[Game], Survivors]] = {
     "another task": lambda game: game.survivors(ALL, task="0" * 64),
     "too few": lambda game: game.survivors(ALL[:2]),

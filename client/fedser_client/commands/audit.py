@@ -30,11 +30,11 @@ def audit(
 def _text(result: dict[str, Any]) -> str:
     from fedser.evaluate.view_left import moment, size
 
-    lines = [f"{'time (UTC)':<20} {'event':<10} {'round':>5} {'bytes':>12} {'norm':>9}  order"]
+    lines = [f"{'time (UTC)':<20} {'event':<12} {'round':>5} {'bytes':>12} {'norm':>9}  order"]
     for record in result["records"]:
         norm = record.get("norm")
         lines.append(
-            f"{moment(record.get('time')):<20} {record.get('event', ''):<10} {record.get('round', ''):>5} "
+            f"{moment(record.get('time')):<20} {record.get('event', ''):<12} {record.get('round', ''):>5} "
             f"{record.get('bytes', ''):>12} {'' if norm is None else format(norm, '.4g'):>9}  "
             f"{(record.get('order') or '')[:16]} {record.get('code', '')}".rstrip()
         )
