@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from fedser.adapt import make
 from fedser.errors import PrivacyError
 from fedser.federation.layout import network, unpack
@@ -50,7 +52,8 @@ def adapt_privately(privacy: PrivacySettings) -> SiteStage:
     All that leaves is the change of the tensors that travel, a function of the weights that came and of noised sums.
     It starts from these weights and the bundle's alone: nothing that the site learnt before goes in (``own`` layers,
     statistics of batch normalisation), and neither counts nor scalars come out. An order to finish is carried out
-    without noise, by ordinary training, because its model stays here and its answer is empty.
+    without noise, by ordinary training, because its model stays here and its answer is empty; with no steps left, the
+    personal model is the joint one as it came.
 
     Args:
         privacy: of the site's policy; its budget is charged with all steps of the order before this stage runs.
@@ -59,7 +62,7 @@ def adapt_privately(privacy: PrivacySettings) -> SiteStage:
     def stage(work: SiteWork) -> SiteWork:
         order, data = work.order, work.data
         if order.phase == "finish":
-            return adapt_locally(work)
+            return adapt_locally(work) if order.work.steps else _as_it_came(work)
         if data.units is None:
             raise PrivacyError("The utterances' units are not known.", "Prepare the data for this privacy unit.")
         adapted = private_steps(
@@ -79,3 +82,10 @@ def adapt_privately(privacy: PrivacySettings) -> SiteStage:
         return replace(work, update=change(after, work.tensors, order.layout), scalars=None)
 
     return stage
+
+
+def _as_it_came(work: SiteWork) -> SiteWork:
+    """The joint model as the personal one, with the published statistics that it was trained with."""
+    model = assemble(work.data, network(unpack(work.tensors, work.order.layout)))
+    personal = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    return replace(work, update=torch.zeros(0), state=replace(work.state, personal=personal))

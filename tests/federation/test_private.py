@@ -136,6 +136,17 @@ def test_an_order_to_finish_trains_without_noise_and_costs_nothing(lab: Any) -> 
     assert ledger.spent() == 0
 
 
+def test_without_steps_of_its_own_the_last_model_keeps_the_published_statistics(lab: Any) -> None:
+    site = site_of(private(), data_for("speaker"))
+    order, flat = wire.decode_order(order_of(lab, phase="finish"), ORDER_KEY.public_hex, wire.Limits(elements=10_000))
+    work = replace(order.work, steps=0, start=order.work.total)
+    answer(lab, site, wire.encode(replace(order, work=work), flat, lab.order_key))
+    personal = site.personal()
+    assert personal is not None
+    for name, buffer in small_model().named_buffers():
+        assert torch.equal(personal.get_buffer(name), buffer)
+
+
 def test_a_method_that_cannot_be_stated_inside_a_group_is_refused_before_anything_is_paid(lab: Any) -> None:
     policy = private()
     ledger = ledger_of(policy)
