@@ -9,7 +9,6 @@ cannot notice by themselves: ``expect`` compares with what the site's audit log 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,11 +158,11 @@ def _sound(record: Record) -> bool:
     noise, rate, steps = (record.get(name) for name in ("noise", "rate", "steps"))
     return (
         isinstance(noise, float | int)
-        and 0 < noise < math.inf
+        and 1e-9 <= noise <= 1e12
         and isinstance(rate, float | int)
         and 0 < rate <= 1
         and isinstance(steps, int)
-        and steps >= 0
+        and 0 <= steps <= 10**12
         and isinstance(record.get("unit"), str)
         and isinstance(record.get("site"), str)
     )

@@ -72,7 +72,7 @@ class PrivacySettings(Settings):
     delta: float = Field(default=1e-5, gt=0, le=LARGEST_DELTA)
     units: int | None = Field(default=None, ge=1)
     clip: float = Field(default=1.0, gt=0, le=1000)
-    noise: float | None = Field(default=None, gt=0, le=1e4)
+    noise: float | None = Field(default=None, ge=1e-9, le=1e4)
     releases: int = Field(default=20, ge=1, le=1_000_000)
     groups: int = Field(default=500, ge=1, le=1_000_000)
     rate: float = Field(default=0.1, gt=0, le=1)

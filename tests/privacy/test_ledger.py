@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedser.errors import BudgetError, LedgerError, OutputError
 from fedser.privacy import chain
@@ -267,6 +269,57 @@ def test_sigkill_never_leaves_less_than_was_released(path: Path, after: int) -> 
     found = len(ledger(path, epsilon=1e6))
     assert announced <= found <= announced + 1
     charge(ledger(path, epsilon=1e6), found)
+
+
+def forged(**changes: object) -> bytes:
+    """A record with a right hash, and other contents."""
+    record = {"site": "clinic", "unit": "site", "noise": 5.0, "rate": 1.0, "steps": 1, "before": chain.START, **changes}
+    record["hash"] = chain._hash(record)
+    return chain._line(record)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"noise": 0.0},
+        {"noise": -1.0},
+        {"noise": "5"},
+        {"noise": float("nan")},
+        {"noise": float("inf")},
+        {"noise": 10**400},
+        {"rate": 2.0},
+        {"rate": None},
+        {"steps": -1},
+        {"steps": 10**400},
+        {"steps": 0.5},
+        {"unit": 3},
+        {"site": []},
+    ],
+    ids=str,
+)
+def test_a_whole_chain_of_records_that_nobody_writes_is_refused(path: Path, changes: dict[str, object]) -> None:
+    charge(ledger(path))
+    line = forged(**changes)
+    path.write_bytes(line)
+    path.with_name(path.name + ".head").write_text(chain._head(1, json.loads(line)["hash"]))
+    with pytest.raises(LedgerError):
+        ledger(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.one_of(
+        st.binary(max_size=300), st.recursive(st.none() | st.text(), st.lists).map(lambda x: f"{x}\n".encode())
+    ),
+    head=st.one_of(st.binary(max_size=100), st.integers().map(lambda n: chain._head(n, chain.START).encode())),
+)
+def test_whatever_stands_there_only_own_errors_come_out(tmp_path: Path, data: bytes, head: bytes) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(data)
+    path.with_name(path.name + ".head").write_bytes(head)
+    if data or head != chain._head(0, chain.START).encode():
+        with pytest.raises(LedgerError):
+            ledger(path)
 
 
 def test_a_ledger_in_memory_keeps_a_budget_and_no_file() -> None:
