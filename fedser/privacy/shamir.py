@@ -9,6 +9,7 @@ multiply such numbers in a fraction of a microsecond, do all the work.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from fedser.errors import WireError
 from fedser.privacy.randomness import random_bytes
@@ -75,15 +76,22 @@ def value_at(coefficients: Sequence[int], place: int, prime: int) -> int:
 
 def interpolate(values: Mapping[int, int], prime: int) -> int:
     """The value at 0 of the polynomial of least degree through the given points (Lagrange)."""
-    total = 0
-    for place, value in values.items():
+    weights = _weights(tuple(values), prime)
+    return sum(weight * value for weight, value in zip(weights, values.values(), strict=True)) % prime
+
+
+@lru_cache(maxsize=64)
+def _weights(places: tuple[int, ...], prime: int) -> tuple[int, ...]:
+    """What each place's value counts at 0: the same for all secrets that the same holders give back."""
+    weights = []
+    for place in places:
         above, below = 1, 1
-        for other in values:
+        for other in places:
             if other != place:
                 above = above * other % prime
                 below = below * (other - place) % prime
-        total += value * above * pow(below, -1, prime)
-    return total % prime
+        weights.append(above * pow(below, -1, prime) % prime)
+    return tuple(weights)
 
 
 def _choices(places: Sequence[int], threshold: int) -> Iterator[list[int]]:
