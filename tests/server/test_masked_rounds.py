@@ -52,7 +52,7 @@ def asked(post: Post) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("computed", [False, True])
-@pytest.mark.parametrize("after", [0, 2, 4, 7, 10, 13, 14, 15, 22, 29])
+@pytest.mark.parametrize("after", [0, 4, 7, 10, 13, 14, 22])
 def test_a_masked_study_cut_after_any_message_ends_bit_for_bit_the_same(
     source: Bundle, tmp_path: Path, undisturbed: torch.Tensor, after: int, computed: bool
 ) -> None:
