@@ -2,7 +2,7 @@
 
 All three compute on the same utterances with the same method and change the same parameters; the first two clip one
 gradient a group and add noise, the third is a step of the ordinary loop over one batch of as many utterances, with its
-own bank. Times of one process and one thread, the median of ``--repeat`` interleaved runs::
+own bank. Processor time of one thread, the median of ``--repeat`` runs in turn, so that a busy machine slows all::
 
     python benchmarks/privacy/group_step.py
 """
@@ -40,7 +40,7 @@ def main() -> int:
     """Print a table; 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=125)
-    parser.add_argument("--size", type=int, default=20)
+    parser.add_argument("--size", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=7)
     given = parser.parse_args()
     one_thread()
@@ -81,9 +81,9 @@ def measured(name: str, trained: Trained, groups: int, size: int, repeat: int) -
     taken: list[list[float]] = [[], [], []]
     for _ in range(repeat):
         for times, step in zip(taken, steps, strict=True):
-            begin = time.perf_counter()
+            begin = time.process_time()
             step()
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
     fast, slow, plain = (statistics.median(times) for times in taken)
     return fast, slow, plain
 

@@ -165,6 +165,7 @@ def series(
     for trial in range(optimised):
         chance = np.random.default_rng([seed, trial, 2 + UNITS.index(unit)])
         found.optimised = max(found.optimised, ascend(pairs[trial % len(pairs)], method, unit, chance))
+    sys.stderr.write(f"{found}\n")
     return found
 
 
