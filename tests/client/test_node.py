@@ -410,7 +410,7 @@ def test_a_study_ends_as_the_simulation_and_its_folder_answers(
     for path in (state, state / "keys"):
         assert path.stat().st_mode & 0o077 == 0
     secret = [path for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
-    assert {path.suffix for path in secret} <= {".html", ".svg", ".pub", ".csv"}
+    assert {path.suffix for path in secret} <= {".html", ".svg", ".pub", ".csv", ".md"}
     assert "token" not in json.loads((state / "site.json").read_text()) or not SiteFolder.open(state).settings().token
     # a run after the end asks nobody for anything
     before = len(study.desk.seen)
