@@ -121,7 +121,7 @@ def _masked(told: Mapping[str, Any]) -> list[str]:
         )
     if told.get("form") == "central":
         lines.append(
-            f"Each share of the noise is that of {told['honest']} honest sites: where all others collude with the "
-            f"provider, ε is {told['epsilon_alone']:.3g} instead."
+            f"Each share of the noise is that of {told['honest']} honest sites with the same clip and noise: where all "
+            f"others collude with the provider, ε is {told['epsilon_alone']:.3g} instead."
         )
     return lines

@@ -23,7 +23,8 @@ class MaskingSettings(Settings):
         peers: SHA-256 of each peer's public signing key, by the site's name, exchanged outside the network. Without
             them the sum holds against a provider that follows the protocol, and against no other.
         honest: the smallest number of honest sites, this one among them, whose updates must be in every sum. A
-            share's noise is the target's divided by this number, whatever count the provider names.
+            share's noise is the target's divided by this number, whatever count the provider names. In the central
+            form an honest site is one whose policy has this one's clip and noise, or adds wider shares: agree on both.
         active: whether the sum must hold against a provider that departs from the protocol: it needs ``peers``, and
             more than two thirds of a round's sites to unmask; else more than half of them.
     """
@@ -54,7 +55,8 @@ class PrivacySettings(Settings):
         clip: L2 norm to which one unit's contribution is shortened.
         noise: standard deviation of the noise, in clips; None makes it of ``epsilon``, ``releases`` and ``rate``.
         releases: noised sums over which the budget is to last: updates of the site unit, steps of the others.
-        groups: the public number of disjoint groups; a keyed hash assigns each speaker or utterance to one.
+        groups: the public number of disjoint groups: each declared speaker is one, or a keyed hash puts utterances into
+            them. With ``rate`` it is what a step's sum is divided by, however many were drawn.
         rate: chance of each speaker or utterance to be in a step (Poisson sampling).
         size: utterances of a group in a step; a smaller group gives each several times, under fresh noise.
         trained: parameters that private steps train, of those that travel: ``all``, the ``bottleneck``, the ``head``,
