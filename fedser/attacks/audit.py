@@ -9,6 +9,7 @@ noticed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from fedser.privacy.validity import Statistics
 _EXPIRY = 2**40
 _BATCH = 50  # releases of one site: ledgers get slower as they grow
 _UNITS = 2  # speakers or utterances at a site beside the canary
-_LOOKS = 40  # releases without noise, by which the attacker finds out what a canary changes
+_LOOKS = 20  # releases without noise, by which the attacker finds out what a canary changes
 _EACH = 4  # utterances of a speaker
 _EXTREME = 5.0  # standard deviations, where normalised features are cut
 
@@ -73,9 +74,10 @@ class Canaries:
             return self._released(True, count, noiseless) @ direction, self._released(
                 False, count, noiseless
             ) @ direction
-        along = self._along()
+        along = self._along
         return self._released(True, count, noiseless) @ along, self._released(False, count, noiseless) @ along
 
+    @cached_property
     def _along(self) -> Floats:
         """The direction [P] that the canary adds, without those in which releases without it differ anyway."""
         with_it, without = (self._released(kept, _LOOKS, True) for kept in (True, False))
@@ -133,9 +135,9 @@ class Canaries:
         if own == "site":
             return LocalData(model, x[:4])
         if canary:
-            signs = torch.sign(torch.randn(1, *model.shape, generator=generator("audit", "signs")))
             each = _EACH if own == "speaker" else 1
-            x, names = torch.cat([x, _EXTREME * signs.expand(each, *model.shape)]), [*names, *["canary"] * each]
+            signs = torch.sign(torch.randn(each, *model.shape, generator=generator("audit", "signs")))
+            x, names = torch.cat([x, _EXTREME * signs]), [*names, *["canary"] * each]
         statistics: Statistics = "unit" if own == "speaker" else "published"
         return LocalData(model, x, len(set(names)), units=tuple(names), statistics=statistics)
 

@@ -1,0 +1,42 @@
+"""The audit through the real site: below the claim with the noise, above it without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedser.attacks import audit
+from fedser.errors import PrivacyError
+from fedser.federation.policy import Policy
+from fedser.privacy.accountant import epsilon_of
+from fedser.privacy.settings import PrivacySettings
+
+
+def run(small: Any, privacy: PrivacySettings, canaries: int, **changes: Any) -> Any:
+    settings = small.settings(audit={"canaries": canaries}, **changes)
+    return audit.run(settings, "private", Policy(privacy=privacy), small.source, small.keys)
+
+
+def test_the_site_unit(small: Any) -> None:
+    off, on = run(small, PrivacySettings(unit="site", noise=2.0), 200)
+    claim = epsilon_of(2.0, 1.0, 1, 1e-5, discrete=True)
+    assert off.limit == on.limit == claim
+    assert off.role == "control"
+    assert off.kept
+    assert on.value <= claim
+    assert on.kept
+
+
+def test_the_speaker_unit_without_noise_is_noticed(small: Any) -> None:
+    privacy = PrivacySettings(unit="speaker", noise=4.0, rate=0.9, groups=50)
+    off, on = run(small, privacy, 50, study={"steps": 1})
+    assert off.value > off.limit
+    assert off.kept
+    assert on.kept
+
+
+def test_a_policy_that_refuses_the_orders_is_told(small: Any) -> None:
+    policy = Policy(methods=("shot",), privacy=PrivacySettings(unit="site"))
+    with pytest.raises(PrivacyError, match="refuses"):
+        audit.run(small.settings(), "private", policy, small.source, small.keys)
