@@ -74,6 +74,9 @@ def test_the_hash_is_even_and_its_key_secret() -> None:
     assert counts.max() < 1150
     assert [bucket(n, 8, KEY) for n in names(50)] != [bucket(n, 8, bytes(32)) for n in names(50)]
     assert "key" not in repr(Groups.of(names(3), 4, KEY, together=True))
+    fresh = [PrivateSteps(model(), features(4), names(4), make("ecan"), SCHEDULE, GroupSettings()) for _ in range(2)]
+    assert fresh[0].groups.key != fresh[1].groups.key
+    assert len(fresh[0].groups.key) == 32
 
 
 def test_utterances_of_unknown_speakers_are_left_out() -> None:
