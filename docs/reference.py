@@ -53,6 +53,7 @@ def configuration() -> str:
     from fedser_server.settings import StudySettings
 
     from fedser.adapt import METHODS, Gradient, Schedule
+    from fedser.attacks.settings import AttackSettings
     from fedser.audio.features import FeatureSettings
     from fedser.audio.normalise import NormalisationSettings
     from fedser.evaluate.bench import BenchSettings
@@ -69,6 +70,7 @@ def configuration() -> str:
         ("`fedser simulate CONFIG`", SimulationSettings),
         ("`fedser bench CONFIG`", BenchSettings),
         ("`fedser bench CONFIG --federated`", FederatedBenchSettings),
+        ("`fedser attack CONFIG`", AttackSettings),
         ("`fedser-server start --config FILE`, and `key=value` after it", StudySettings),
         ("A site's `policy.yaml`", Policy),
         ("Features", FeatureSettings),

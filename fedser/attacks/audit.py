@@ -1,7 +1,7 @@
 """The audit by canaries: a lower bound of ε from what really leaves a site, held against the ε that its policy claims.
 
 Unit ``site``: the canary is the whole update, as long as the clip allows, against none. Units inside the site: the
-canary is one more speaker (or utterance) of extreme features in the site's data. Both go through the real site, its
+canary is one more speaker (or utterance) of unusual features in the site's data. Both go through the real site, its
 private steps, its gate and its noise. The control runs the same policy with its noise switched nearly off, and must be
 noticed.
 """
@@ -39,7 +39,9 @@ _BATCH = 50  # releases of one site: ledgers get slower as they grow
 _UNITS = 2  # speakers or utterances at a site beside the canary
 _LOOKS = 20  # releases without noise, by which the attacker finds out what a canary changes
 _EACH = 4  # utterances of a speaker
-_EXTREME = 5.0  # standard deviations, where normalised features are cut
+_UNUSUAL = (
+    1.0  # standard deviations from the mean in every feature: farther out, softmax saturates and gradients vanish
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Canaries:
         return direction
 
     def _data(self, canary: bool, number: int) -> LocalData:
-        """Random features of a few units, and the canary's, extreme in all of them."""
+        """Random features of a few units, and the canary's, as far from the mean in all of them."""
         model, own = self.source.model, self.policy.privacy.unit
         draw = generator("audit", "data")
         x = torch.randn(_UNITS * _EACH, *model.shape, generator=draw)
@@ -137,7 +139,7 @@ class Canaries:
         if canary:
             each = _EACH if own == "speaker" else 1
             signs = torch.sign(torch.randn(each, *model.shape, generator=generator("audit", "signs")))
-            x, names = torch.cat([x, _EXTREME * signs]), [*names, *["canary"] * each]
+            x, names = torch.cat([x, _UNUSUAL * signs]), [*names, *["canary"] * each]
         statistics: Statistics = "unit" if own == "speaker" else "published"
         return LocalData(model, x, len(set(names)), units=tuple(names), statistics=statistics)
 
