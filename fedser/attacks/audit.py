@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedser.adapt import Schedule
-from fedser.attacks.bound import Floats, epsilon_lower_bound
 from fedser.attacks.findings import Finding
 from fedser.attacks.settings import AttackSettings
 from fedser.attacks.sites import STUDY, Attacked, Keys, Seen, defended
@@ -32,7 +32,10 @@ from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Order
 from fedser.federation.stages import LocalData, SiteStage, SiteWork
 from fedser.privacy.accountant import epsilon_of, noise_of
+from fedser.privacy.audit_epsilon import epsilon_lower_bound
 from fedser.privacy.validity import Statistics
+
+Floats = npt.NDArray[np.float64]
 
 _EXPIRY = 2**40
 _BATCH = 50  # releases of one site: ledgers get slower as they grow
