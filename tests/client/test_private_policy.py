@@ -69,8 +69,9 @@ class Clinic:
 
 
 def quick(policy: Policy) -> Policy:
-    """The same, with noise that needs no search, and a budget for the steps of one round."""
-    private = policy.privacy.model_copy(update={"noise": 1.3, "epsilon": 5.0, "rate": 0.25})
+    """The same among three sites, with noise that needs no search, and a budget for the steps of one round."""
+    masking = policy.privacy.masking.model_copy(update={"honest": len(NAMES)})
+    private = policy.privacy.model_copy(update={"noise": 1.3, "epsilon": 5.0, "rate": 0.25, "masking": masking})
     return policy.model_copy(update={"privacy": PrivacySettings.model_validate(private.model_dump())})
 
 
