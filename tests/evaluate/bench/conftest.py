@@ -38,6 +38,7 @@ def quick(speech: Path, second: Path) -> Make:
             "folds": 2,
             "resamples": 100,
             "schedule": {"epochs": 2},
+            "options": {"fedser": {"student_steps": 10}, "dine": {"steps": 10}},
             "train": {"epochs": 3, "early_stop": False},
             "model": {"hidden": 16, "bottleneck": 8},
         }
