@@ -119,3 +119,10 @@ def test_recipes_fit(name: str) -> None:
 
 def test_every_attack_has_a_title() -> None:
     assert set(report.TITLES) == set(ATTACKS)
+
+
+@pytest.mark.parametrize(("value", "low", "lenient"), [(0.61, 0.51, True), (0.54, 0.45, False), (0.7, 0.6, False)])
+def test_a_bar_that_only_the_low_end_keeps_is_called_so(value: float, low: float, lenient: bool) -> None:
+    found = Finding("gender", "private", "1 round", "UAR", value, 0.5, 100, low, 0.8, "bar", 0.55, "low")
+    told = report.verdict({"findings": [found.row()], "controls_failed": [], "bars_missed": []})
+    assert any("only by the low end" in sentence for sentence in told) == lenient
