@@ -94,8 +94,8 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
         told.append(f"All {len(judged)} bars are kept.")
     if lenient := sum(bool(row["kept"]) and row["value"] > row["limit"] for row in judged):
         told.append(
-            f"{lenient} of the bars only by the low end of an interval: the value itself is above the limit, and so few "
-            "sites cannot tell. A run of more sites with bars.judge=value does."
+            f"{lenient} of the bars only by the low end of an interval: the value itself is above the limit, and so "
+            "few sites cannot tell. A run of more sites with bars.judge=value does."
         )
     if not judged:
         told.append("No setting was held against a bar.")
