@@ -7,7 +7,6 @@ from the end leave a shorter chain that is whole: compare the last hash with one
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedser.errors import OutputError, PolicyError
+from fedser.privacy.chain import START, record_hash
 
-START = "0" * 64
 _HINT = "Keep the damaged file, and find out who changed it before the site takes part again."
 
 
@@ -46,7 +45,7 @@ class AuditLog:
             OutputError: it could not be written; the caller must then send nothing.
         """
         record = {**entry, "before": self.last}
-        record["hash"] = _hash(record)
+        record["hash"] = record_hash(record)
         if self._path is None:
             self.records.append(record)
         else:
@@ -71,18 +70,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         try:
             record = json.loads(line)
             claimed = record["hash"]
-            whole = record["before"] == before and claimed == _hash(record)
+            whole = record["before"] == before and claimed == record_hash(record)
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise PolicyError(f"Line {number} of the audit log {path} does not continue the chain.", _HINT)
         before = claimed
         yield record
-
-
-def _hash(record: Mapping[str, Any]) -> str:
-    body = {key: value for key, value in record.items() if key != "hash"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _append_line(path: Path, line: str) -> None:

@@ -227,7 +227,10 @@ class Gate:
         noisy = self._policy.privacy.unit == "site" and expected > 0
         if tuple(flat.shape) != (expected,) or not (noisy or bool(torch.isfinite(flat).all())):
             return None
-        packed = self._cashier.noised(order, flat) if noisy else self._within(order, flat)
+        if noisy:
+            packed: Packed | None = self._cashier.noised(order, flat)
+        else:
+            packed = within(flat, order.layout, order.encoding, self._policy.clip)
         if packed is None:
             return None
         tells = order.phase == "train" and not self.blind
@@ -241,9 +244,6 @@ class Gate:
             scales=packed.scales,
         )
         return update, packed.payload
-
-    def _within(self, order: Order, flat: Tensor) -> Packed | None:
-        return within(flat, order.layout, order.encoding, self._policy.clip)
 
     def integers(self, order: Order, flat: Tensor) -> NDArray[np.int64] | None:
         """The update as a masked sum takes it: clipped, in grid steps, noised; int64 [P], None if it must not leave."""

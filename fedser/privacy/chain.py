@@ -80,7 +80,7 @@ class Chain:
         """
         records = self.read()
         record = {**entry, "before": records[-1]["hash"] if records else START}
-        record["hash"] = _hash(record)
+        record["hash"] = record_hash(record)
         if self._path is None:
             self._memory.append(record)
             return len(self._memory)
@@ -99,7 +99,7 @@ def _parsed(path: Path, data: bytes) -> list[Record]:
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             record = json.loads(line)
-            whole = record["before"] == before and record["hash"] == _hash(record) and line == _line(record)[:-1]
+            whole = record["before"] == before and record["hash"] == record_hash(record) and line == _line(record)[:-1]
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
@@ -156,7 +156,8 @@ def _line(record: Record) -> bytes:
     return (json.dumps(record, sort_keys=True) + "\n").encode()
 
 
-def _hash(record: Record) -> str:
+def record_hash(record: Record) -> str:
+    """SHA-256 of a record without its own ``hash``; what the next record holds as ``before``."""
     body = {key: value for key, value in record.items() if key != "hash"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -67,7 +67,8 @@ def test_top_and_spread_equals_the_loop(seed, rows, classes, absent):
     assert found.sum(dim=1).tolist() == pytest.approx([1.0] * rows)
 
 
-def test_the_teacher_moves_towards_the_student_part_by_part(shifted, monkeypatch):
+def watched(monkeypatch):
+    """What is asked of models, and what the student is taught in each step, as lists that fill."""
     answers, teachers = [], []
 
     def asked(*arguments, **named):
@@ -82,30 +83,28 @@ def test_the_teacher_moves_towards_the_student_part_by_part(shifted, monkeypatch
     monkeypatch.setattr(dine, "probabilities", asked)
     monkeypatch.setattr(distil, "probabilities", asked)
     monkeypatch.setattr(distil, "divergence", seen)
+    return answers, teachers
+
+
+def same_rows(teacher, expected):
+    """Each step sees all rows, in an order of its own."""
+    ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_teacher_moves_towards_the_student_part_by_part(shifted, monkeypatch):
+    answers, teachers = watched(monkeypatch)
     x = shifted.x[:20]  # one batch of all rows, in another order in each step
     adapt(shifted.model, x, make("dine", {"steps": 4, "updates": 2, "mixup_weight": 0}), seed=0)
     assert len(answers) == 2  # the source once, the student once
     old = top_and_spread(answers[0])
     new = 0.6 * old + 0.4 * answers[1]
     for teacher, expected in zip(teachers, [old, old, new, new], strict=True):
-        ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
-        torch.testing.assert_close(ours, theirs)
+        same_rows(teacher, expected)
 
 
 def test_a_second_teacher_takes_over(shifted, monkeypatch):
-    answers, teachers = [], []
-
-    def asked(*arguments, **named):
-        answers.append(probabilities(*arguments, **named))
-        return answers[-1]
-
-    def seen(teacher, logits):
-        teachers.append(teacher)
-        return real(teacher, logits)
-
-    real = distil.divergence
-    monkeypatch.setattr(distil, "probabilities", asked)
-    monkeypatch.setattr(distil, "divergence", seen)
+    answers, teachers = watched(monkeypatch)
     x = shifted.x[:20]
     draw = compute.generator("teachers")
     first, second = (torch.rand(20, 3, generator=draw).softmax(dim=1) for _ in range(2))
@@ -115,8 +114,7 @@ def test_a_second_teacher_takes_over(shifted, monkeypatch):
     both = (2 * second + answers[0]) / 3  # a third of four steps: after the first
     later = 0.6 * both + 0.4 * answers[1]
     for teacher, expected in zip(teachers, [old, both, later, 0.6 * later + 0.4 * answers[2]], strict=True):
-        ours, theirs = (rows[rows[:, 0].argsort()] for rows in (teacher, expected))
-        torch.testing.assert_close(ours, theirs)
+        same_rows(teacher, expected)
 
 
 def test_mixtures_leave_the_running_statistics_alone():

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedser.errors import OutputError, PolicyError
-from fedser.federation.audit import START, AuditLog, read
+from fedser.federation.audit import AuditLog, read
+from fedser.privacy.chain import START
 
 
 @pytest.fixture

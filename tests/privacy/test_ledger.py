@@ -274,7 +274,7 @@ def test_sigkill_never_leaves_less_than_was_released(path: Path, after: int) -> 
 def forged(**changes: object) -> bytes:
     """A record with a right hash, and other contents."""
     record = {"site": "clinic", "unit": "site", "noise": 5.0, "rate": 1.0, "steps": 1, "before": chain.START, **changes}
-    record["hash"] = chain._hash(record)
+    record["hash"] = chain.record_hash(record)
     return chain._line(record)
 
 

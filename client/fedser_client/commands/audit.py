@@ -16,7 +16,8 @@ def audit(
 ) -> None:
     """Verify the chain of the audit log, and print what left, when, how many bytes, and under which order."""
     from fedser.evaluate.view_left import totals
-    from fedser.federation.audit import START, read
+    from fedser.federation.audit import read
+    from fedser.privacy.chain import START
     from fedser_client.state import SiteFolder
 
     folder = SiteFolder.open(state)
