@@ -42,9 +42,7 @@ _BATCH = 50  # releases of one site: ledgers get slower as they grow
 _UNITS = 2  # speakers or utterances at a site beside the canary
 _LOOKS = 20  # releases without noise, by which the attacker finds out what a canary changes
 _EACH = 4  # utterances of a speaker
-_UNUSUAL = (
-    1.0  # standard deviations from the mean in every feature: farther out, softmax saturates and gradients vanish
-)
+_UNUSUAL = 1.0  # standard deviations from the mean in every feature: farther out, softmax saturates
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,7 @@ class Canaries:
     def scores(self, *, noiseless: bool) -> tuple[Floats, Floats]:
         """Scores of releases with the canary and without [n] each."""
         count = self.settings.audit.canaries
-        if self.policy.privacy.unit == "site":
-            direction = self._direction()
-            return self._released(True, count, noiseless) @ direction, self._released(
-                False, count, noiseless
-            ) @ direction
-        along = self._along
+        along = self._direction() if self.policy.privacy.unit == "site" else self._along
         return self._released(True, count, noiseless) @ along, self._released(False, count, noiseless) @ along
 
     @cached_property
@@ -109,7 +102,10 @@ class Canaries:
         return released
 
     def _cohort(self, kept: bool, noiseless: bool, number: int) -> list[Attacked]:
-        """The site with or without the canary and, where sums alone are seen, others without."""
+        """The site with or without the canary and, where a release is a sum of shares of the noise, others without.
+
+        Noise that stands in full in each update is audited site by site: the claim holds whoever takes part in a sum.
+        """
         policy = self.policy.model_copy(update={"rounds": 1_000_000, "utterances_min": 1, "speakers_min": 1})
         whole = policy.privacy.unit == "site"
 
@@ -118,7 +114,7 @@ class Canaries:
             defence = defended("audit", policy, self.keys, stage=stage, counted=False, noiseless=noiseless)
             return defence.open(name, self._data(canary and not whole, number))
 
-        others = policy.privacy.masking.honest - 1 if policy.privacy.masking.required and not noiseless else 0
+        others = policy.privacy.masking.honest - 1 if policy.privacy.form == "central" and not noiseless else 0
         return [make("site-0", kept), *(make(f"site-{place}", False) for place in range(1, others + 1))]
 
     def _stage(self, canary: bool) -> SiteStage:

@@ -64,7 +64,7 @@ class Server:
         return [
             self._finding("first layer, all units", first, own.steps),
             self._finding("second layer, all units", deep, own.steps),
-            self._finding(f"second layer, {FEW} units, {own.rounds} rounds", few, own.steps),
+            self._finding(f"second layer, {FEW} units, {own.rounds} round{'s' * (own.rounds > 1)}", few, own.steps),
         ]
 
     def _moments(self, layer: int) -> Moments:

@@ -46,6 +46,8 @@ class StudySettings(Settings):
         batch_size: utterances a step.
         input_noise: on the normalised features; who sends orders sets it.
         dropout: whether the published model keeps its dropout; who signs bundles chooses.
+        flatten: share of the last norm's scales that the orders of inference and membership hold, and, squared, of the
+            peer's weights: flat answers make updates tell more. 1 sends the joint model as it is.
         peer: the linear peer that sites share.
         network: whether the network's weights travel.
         bystanders: sites whose updates move the joint model from round to round, besides the attacked one.
@@ -58,6 +60,7 @@ class StudySettings(Settings):
     batch_size: int = Field(default=64, ge=2)
     input_noise: float = Field(default=0.0, ge=0)
     dropout: bool = False
+    flatten: float = Field(default=0.1, gt=0, le=1)
     peer: PeerSettings = PeerSettings()
     network: bool = True
     bystanders: int = Field(default=6, ge=1, le=1000)
@@ -151,13 +154,13 @@ class Bars(Settings):
     """
 
     gender: float = 0.55
-    speaker: float | None = None
+    speaker: float | None = 2.0
     membership: float = 0.02
     bundle: float | None = None
     imprint: int = 0
     judge: Literal["value", "low"] = "value"
     control_gender: float = 0.65
-    control_speaker: float = 2.0
+    control_speaker: float = 3.0
     control_membership: float = 0.1
     control_imprint: float = 0.1
 

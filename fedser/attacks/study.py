@@ -20,6 +20,7 @@ from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.bundle import Bundle
 from fedser.evaluate.federate import InProcess
 from fedser.federation.data import local_data
+from fedser.federation.layout import PEER, Layout, pack, unpack
 from fedser.federation.plan import Joining, Plan, beginning_of, plan_of
 from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Order
@@ -27,6 +28,7 @@ from fedser.federation.stages import LocalData
 from fedser.models import EmotionClassifier, LinearClassifier
 from fedser.privacy.settings import Unit
 
+_LAST_NORM = "bottleneck.1."
 _EXPIRY = 2**40  # seconds since 1970: no order of a run gets old
 
 
@@ -109,10 +111,15 @@ class Attack:
         flat = beginning_of(self.source.model, self.source.linear, self.plan.layout)
         found, crowd = [flat], [Bare(data) for data in self.bystanders]
         for number in range(1, self.rounds):
-            flats, _, _ = replies(crowd, self.orders(number, len(crowd), flat), flat)
+            sent = self.sent(flat)
+            flats, _, _ = replies(crowd, self.orders(number, len(crowd), sent), sent)
             flat = flat + flats.mean(dim=0)
             found.append(flat)
         return found
+
+    def sent(self, joint: Tensor) -> Tensor:
+        """What the orders hold instead of the joint tensors [P]: the same, with flatter answers."""
+        return flattened(joint, self.plan.layout, self.settings.study.flatten)
 
     def orders(self, number: int, count: int, flat: Tensor) -> Iterator[Order]:
         """The orders of a round for so many sites."""
@@ -129,10 +136,30 @@ class Attack:
             rng: draws these.
         """
         sites = [self.defence.open(f"site-{number}", data) for number, data in enumerate(crowd)]
-        for number, flat in enumerate(self.joint, 1):
+        for number, joint in enumerate(self.joint, 1):
+            flat = self.sent(joint)
             flats, figures, refused = replies(sites, self.orders(number, len(sites), flat), flat)
             self.refusals.update(code.name for code in refused)
             yield Heard(number, sums(flats, self.defence.cohort, groups, rng), figures)
+
+
+def flattened(joint: Tensor, layout: Layout, share: float) -> Tensor:
+    """Tensors [P] whose answers come nearer to equal ones: a part of the last norm's scales, and of the peer.
+
+    An utterance's gradient is its features times what is wrong with its answer. Where answers are sure, a few unsure
+    utterances make the update; where all answers are alike, it is a sum of features by label, in which what a site's
+    speech has in common adds up. Both changes lie within the default policy's radius.
+
+    Args:
+        joint: tensors of the layout [P].
+        layout: of them.
+        share: that stays of the last norm's gain and bias; its square stays of the peer's weights.
+    """
+    tensors = dict(unpack(joint, layout))
+    for name, tensor in tensors.items():
+        if name == PEER or name.startswith(_LAST_NORM):
+            tensors[name] = tensor * (share**2 if name == PEER else share)
+    return pack(tensors, layout)
 
 
 class Views:

@@ -25,15 +25,18 @@ CLASSES = ("anger", "neutral", "sadness")
 FEATURES = 24
 
 
-def speech(speakers: int = 24, utterances: int = 10) -> SpeechData:
-    """Neighbouring features go together in women and against each other in men, which no normalisation removes."""
+def speech(speakers: int = 24, utterances: int = 10, own: float = 0.3) -> SpeechData:
+    """Neighbouring features go together in women and against each other in men, which no normalisation removes.
+
+    Each speaker varies by ``own`` along a direction of theirs as well.
+    """
     draw = generator("test attacks")
     rows, people = [], []
     for number in range(speakers):
         gender = ("female", "male")[number % 2]
         x = torch.randn(utterances, FEATURES, generator=draw)
         x[:, 1::2] = 0.3 * x[:, 1::2] + (1 - 2 * (number % 2)) * x[:, ::2]
-        x += 0.3 * torch.randn(utterances, 1, generator=draw) * torch.randn(1, FEATURES, generator=draw)
+        x += own * torch.randn(utterances, 1, generator=draw) * torch.randn(1, FEATURES, generator=draw)
         rows.append(x)
         people += [
             Utterance(Path(f"{number}-{k}.wav"), CLASSES[k % 3], f"speaker-{number:02d}", gender)
@@ -77,3 +80,9 @@ def small() -> Lab:
     x = normaliser.transform(data.raw, data.speakers)
     linear = fit_logistic(x, data.labels(CLASSES), CLASSES)
     return Lab(everybody, known, victims, Source(model.eval(), linear, rule, normaliser), fresh_keys())
+
+
+@pytest.fixture(scope="session")
+def four() -> People:
+    """Four speakers, each of whom varies along a direction of their own."""
+    return of(speech(4, 60, own=1.0))

@@ -40,3 +40,12 @@ def test_a_policy_that_refuses_the_orders_is_told(small: Any) -> None:
     policy = Policy(methods=("shot",), privacy=PrivacySettings(unit="site"))
     with pytest.raises(PrivacyError, match="refuses"):
         audit.run(small.settings(), "private", policy, small.source, small.keys)
+
+
+def test_noise_that_each_update_has_in_full_is_audited_site_by_site_and_shares_in_their_sum(small: Any) -> None:
+    for unit, form, size in (("speaker", "local", 1), ("site", "local", 1), ("site", "central", 3)):
+        masking = {"required": True, "honest": 3}
+        privacy = PrivacySettings.model_validate({"unit": unit, "form": form, "noise": 2.0, "masking": masking})
+        canaries = audit.Canaries(small.settings(), Policy(privacy=privacy), small.source, small.keys)
+        assert len(canaries._cohort(True, False, 0)) == size
+        assert len(canaries._cohort(True, True, 0)) == 1  # the control has no noise that others could share

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedser.attacks import inference
+from fedser.attacks.people import People
 from fedser.attacks.sites import Defence, defended, undefended
 from fedser.attacks.study import Attack
 from fedser.federation.policy import Policy
@@ -67,3 +68,27 @@ def test_updates_tell_the_gender_and_noised_ones_do_not(small: Any) -> None:
     assert len(judged) == 2
     assert max(one.value for one in judged) < 0.85  # of 48 guesses 41 right by chance: once in a million
     assert not any("layers.0" in one.where for one in judged)
+
+
+def named(small: Any, people: People, defence: Defence) -> Any:
+    """The attacker's choice among four known speakers at 32 sites of one of them each."""
+    settings = small.settings(study={"steps": 2, "bystanders": 2, "flatten": 1.0, "peer": {"weight": 3.0}})
+    crowd = [small.source.site(small.known, small.known.rows[name]) for name in small.known.named()[:2]]
+    run = Attack(settings, small.source, defence, small.keys, 1, crowd)
+    drawn = inference.speaker_sites(people, people.named(), 32, 32, 24, np.random.default_rng(0))
+    quiet = defended("quiet", defence.policy, small.keys, noiseless=True)
+    told = inference.infer(run, quiet, *drawn, people, (1,))
+    assert not run.refusals
+    return inference.findings("speaker", defence.name, told, (0.5, 0.75), 0)[0]
+
+
+def test_updates_tell_which_known_speaker_is_at_a_site_and_noised_ones_do_not(small: Any, four: People) -> None:
+    control = named(small, four, undefended())
+    assert control.role == "control"
+    assert control.chance == 0.25
+    assert control.value > 0.8
+    assert named(small, four, defended("default", Policy(peer=True), small.keys)).value > 0.8
+    private = PrivacySettings(unit="speaker", noise=1.24, rate=0.25, groups=500)
+    bar = named(small, four, defended("private", Policy(utterances_min=1, privacy=private), small.keys))
+    assert bar.role == "bar"
+    assert bar.value < 0.78  # of 32 guesses 25 right by chance: less than once in a thousand million

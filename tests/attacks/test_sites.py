@@ -11,8 +11,9 @@ import torch
 
 from fedser.attacks.purse import Purse
 from fedser.attacks.sites import Bare, Seen, defended, replies, sums, undefended, unmasked
-from fedser.attacks.study import Attack
+from fedser.attacks.study import Attack, flattened
 from fedser.errors import BudgetError
+from fedser.federation.layout import PEER, unpack
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code
 from fedser.privacy.accountant import noise_of
@@ -20,9 +21,10 @@ from fedser.privacy.ledger import Ledger
 from fedser.privacy.settings import PrivacySettings
 
 
-def attack(small: Any, defence: Any, rounds: int = 2) -> Attack:
+def attack(small: Any, defence: Any, rounds: int = 2, **study: Any) -> Attack:
     crowd = [small.source.site(small.known, small.known.rows[name]) for name in small.known.named()[:2]]
-    return Attack(small.settings(), small.source, defence, small.keys, rounds, crowd)
+    settings = small.settings(study={"steps": 3, "bystanders": 2, "learning_rate": 0.05, **study})
+    return Attack(settings, small.source, defence, small.keys, rounds, crowd)
 
 
 def victims(small: Any, count: int = 3) -> list[Any]:
@@ -48,6 +50,21 @@ def test_the_control_has_every_layer_and_the_default_keeps_the_first(small: Any)
     names = [{name for name, _ in attack(small, defence).plan.layout} for defence in (undefended(), default(small))]
     assert set(small.source.model.first_layer()) <= names[0]
     assert not set(small.source.model.first_layer()) & names[1]
+
+
+def test_flat_answers_are_asked_for_by_the_last_norm_and_the_peer_and_pass_the_default_gate(small: Any) -> None:
+    defence = defended("default", Policy(peer=True), small.keys)
+    run = attack(small, defence, peer={"weight": 3.0}, flatten=0.1)
+    before, after = (unpack(flat, run.plan.layout) for flat in (run.joint[0], run.sent(run.joint[0])))
+    assert {"bottleneck.1.weight", PEER} <= before.keys()
+    for name, tensor in before.items():
+        share = {"bottleneck.1.weight": 0.1, "bottleneck.1.bias": 0.1, PEER: 0.01}.get(name, 1.0)
+        assert torch.allclose(after[name], share * tensor), name
+    assert torch.equal(flattened(run.joint[0], run.plan.layout, 1.0), run.joint[0])
+    (heard,) = attack(small, defence, 1, peer={"weight": 3.0}, flatten=0.1).listen(
+        victims(small), [0, 0, 0], np.random.default_rng(0)
+    )
+    assert bool(heard.flats.any(dim=1).all())  # a refusal would be a row of zeros
 
 
 def default(small: Any) -> Any:
