@@ -66,7 +66,7 @@ class Canaries:
         """The ε that one order costs, by the policy's own accountant."""
         own = self.policy.privacy
         whole = own.unit == "site"
-        rate, steps = (1.0, 1) if whole else (own.rate, self.settings.study.steps)
+        rate, steps = (1.0, 1) if whole else (own.rate, self.settings.audit.steps)
         return epsilon_of(noise_of(own), rate, steps, own.delta, discrete=whole)
 
     def scores(self, *, noiseless: bool) -> tuple[Floats, Floats]:
@@ -153,7 +153,8 @@ class Canaries:
         last = [name for name in model.adaptable() if name in allowed and name.startswith("bottleneck.1.")]
         layout = layout_of(model, last if own == "site" and last else allowed)
         batch = max(study.batch_size, self.policy.batch_min)
-        schedule = Schedule(steps=study.steps, batch_size=batch, learning_rate=study.learning_rate, input_noise=0.0)
+        steps = study.steps if own == "site" else self.settings.audit.steps
+        schedule = Schedule(steps=steps, batch_size=batch, learning_rate=study.learning_rate, input_noise=0.0)
         return Plan(STUDY, {}, study.method, study.options, layout, schedule, rounds=1)
 
     def _order(self, number: int, place: int) -> tuple[Order, Tensor]:
@@ -171,13 +172,14 @@ def run(settings: AttackSettings, name: str, policy: Policy, source: Source, key
     """The audit of one policy, and its control."""
     own, canaries = settings.audit, Canaries(settings, policy, source, keys)
     claim, found = canaries.claim, []
+    steps = "" if policy.privacy.unit == "site" else f" of {own.steps} step{'s' * (own.steps > 1)}"
     for setting, noiseless in (("none", True), (name, False)):
         bound = epsilon_lower_bound(*canaries.scores(noiseless=noiseless), policy.privacy.delta, own.confidence)
         found.append(
             Finding(
                 attack="audit",
                 setting=setting,
-                where=f"one order, unit {policy.privacy.unit}, claim ε = {claim:.3g}"
+                where=f"one order{steps}, unit {policy.privacy.unit}, claim ε = {claim:.3g}"
                 + (", noise switched off" if noiseless else ""),
                 measure=f"lower bound of ε, {100 * own.confidence:g} %",
                 value=bound,

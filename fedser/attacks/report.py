@@ -26,8 +26,8 @@ _CAUTIONS = (
     "An attack that fails here may succeed in better hands: these figures are lower bounds of what can be learnt. A "
     "guarantee is the ε of the policy, and nothing else.",
     "Without differential privacy updates can reveal inputs, membership, speakers, gender and emotion.",
-    "A hostile provider also chooses the model: here, unless the configuration says otherwise, the published one has no "
-    "dropout, and the orders ask for flat answers, whose updates tell more.",
+    "A hostile provider also chooses the model: here, unless the configuration says otherwise, the published one has "
+    "no dropout, and the orders ask for flat answers, whose updates tell more.",
 )
 _COLUMNS = ("setting", "the attacker looks at", "measure", "value", "95 % interval", "chance", "of", "limit", "kept")
 _FIELDS = (

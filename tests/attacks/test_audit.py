@@ -14,7 +14,7 @@ from fedser.privacy.settings import PrivacySettings
 
 
 def run(small: Any, privacy: PrivacySettings, canaries: int, **changes: Any) -> Any:
-    settings = small.settings(audit={"canaries": canaries}, **changes)
+    settings = small.settings(audit={"canaries": canaries, "steps": 1}, **changes)
     return audit.run(settings, "private", Policy(privacy=privacy), small.source, small.keys)
 
 
@@ -30,7 +30,8 @@ def test_the_site_unit(small: Any) -> None:
 
 def test_the_speaker_unit_without_noise_is_noticed(small: Any) -> None:
     privacy = PrivacySettings(unit="speaker", noise=4.0, rate=0.9, groups=50)
-    off, on = run(small, privacy, 50, study={"steps": 1})
+    off, on = run(small, privacy, 50)
+    assert off.limit == epsilon_of(4.0, 0.9, 1, 1e-5, discrete=False)
     assert off.value > off.limit
     assert off.kept
     assert on.kept
