@@ -29,6 +29,7 @@ _CAUTIONS = (
     "A hostile provider also chooses the model: here, unless the configuration says otherwise, the published one has "
     "no dropout, and the orders ask for flat answers, whose updates tell more.",
 )
+_CAPTION = "In bold what a control has to reach or a bar judges."
 _COLUMNS = ("setting", "the attacker looks at", "measure", "value", "95 % interval", "chance", "of", "limit", "kept")
 _FIELDS = (
     *("attack", "setting", "where", "measure", "value", "low", "high", "chance", "n"),
@@ -69,7 +70,9 @@ def page(results: Mapping[str, Any]) -> Page:
     """The tables as a page."""
     sections = []
     for attack, rows in _by_attack(results):
-        blocks: list[Block] = [Table("", _COLUMNS, [cells(row) for row in rows])]
+        judged = [(number, _COLUMNS.index("value")) for number, row in enumerate(rows) if row["kept"] is not None]
+        table = Table(_CAPTION, _COLUMNS, [cells(row) for row in rows], prose=True, best=judged)
+        blocks: list[Block] = [table]
         sections.append(Section(TITLES[attack], blocks=blocks))
     return Page(
         title=str(results["name"]),
@@ -106,7 +109,7 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
 def cells(row: Mapping[str, Any]) -> list[str]:
     """One finding as a table's row."""
     rate = row["measure"] == "UAR" or row["measure"].startswith("TPR")
-    spread = "" if row["low"] is None else f"{_shown(row['low'], rate)} to {_shown(row['high'], rate)}"
+    spread = "" if row["low"] is None else f"{_bare(row['low'], rate)}–{_shown(row['high'], rate)}"
     limit = ""
     if row["limit"] is not None:
         limit = f"{'≥' if row['role'] == 'control' else '≤'} {_shown(row['limit'], rate)}"
@@ -133,7 +136,11 @@ def _lead(results: Mapping[str, Any]) -> str:
 
 
 def _shown(value: float, rate: bool) -> str:
-    return f"{100 * value:.1f} %" if rate else f"{value:.4g}"
+    return _bare(value, rate) + " %" * rate
+
+
+def _bare(value: float, rate: bool) -> str:
+    return f"{100 * value:.1f}" if rate else f"{value:.4g}"
 
 
 def _escaped(text: str) -> str:

@@ -165,37 +165,33 @@ def flattened(joint: Tensor, layout: Layout, share: float) -> Tensor:
 class Views:
     """Inner products of what sites sent, for the attacker's classifier; they grow from round to round.
 
-    Each layer by itself (``name``), all layers beside each other (``all``), their mean over the rounds (``mean``), and
-    with the count and the figures (``all + figures``).
+    Each layer that changes by itself (``name``), all layers beside each other (``all``), their mean over the rounds
+    (``mean``), and with the count and the figures (``all + figures``).
     """
 
     def __init__(self, plan: Plan) -> None:
         self._sizes = [int(np.prod(shape)) for _, shape in plan.layout]
         self._names = [name.rpartition(".")[0] for name, _ in plan.layout]
-        self._layers: dict[str, Tensor] = {}
-        self._figures: Tensor | None = None
-        self._sum: Tensor | None = None
+        self._layers = {name: torch.zeros(1, 1) for name in self._names}
+        self._figures = torch.zeros(1, 1)
+        self._sum = torch.zeros(1, 1)
 
     def add(self, heard: Heard) -> None:
         """Take in a round."""
         for name, part in zip(self._names, torch.split(heard.flats, self._sizes, dim=1), strict=True):
-            inner = part @ part.T
-            self._layers[name] = self._layers[name] + inner if name in self._layers else inner
+            self._layers[name] = self._layers[name] + part @ part.T
         told = heard.figures - heard.figures.mean(dim=0)
         told = told / told.std(dim=0).clamp_min(1e-9) * (told.abs().max(dim=0).values > 0)
-        self._figures = told @ told.T if self._figures is None else self._figures + told @ told.T
-        self._sum = heard.flats.clone() if self._sum is None else self._sum + heard.flats
+        self._figures = self._figures + told @ told.T
+        self._sum = self._sum + heard.flats
 
     def now(self) -> Mapping[str, Tensor]:
         """Inner products [n, n] by view, as of the rounds so far."""
-        found = dict(self._layers)
-        scaled = [_scaled(inner) for inner in self._layers.values()]
-        together = torch.stack(scaled).sum(dim=0)
-        found["all"] = together
-        if self._sum is not None:
-            found["mean"] = self._sum @ self._sum.T
-        if self._figures is not None and bool(self._figures.any()):
-            found["all + figures"] = together + _scaled(self._figures)
+        found = {name: inner for name, inner in self._layers.items() if bool(inner.any())}
+        found["all"] = torch.stack([_scaled(inner) for inner in self._layers.values()]).sum(dim=0)
+        found["mean"] = self._sum @ self._sum.T
+        if bool(self._figures.any()):
+            found["all + figures"] = found["all"] + _scaled(self._figures)
         return found
 
 
