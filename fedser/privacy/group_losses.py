@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional
 
 from fedser.adapt import Bank, Batch, Method
@@ -14,7 +15,9 @@ from fedser.adapt.aad import Aad
 from fedser.adapt.ecan import Ecan
 from fedser.adapt.method import Gradient
 from fedser.adapt.probabilities import mask_logits
+from fedser.errors import PrivacyError
 from fedser.models import EmotionClassifier
+from fedser.privacy.group_layers import gradients_of_layer
 
 #: Methods whose loss needs the utterances of its batch and their bank alone, so that a group can be a whole site.
 GROUPWISE: tuple[type[Gradient], ...] = (Ecan, Aad)
@@ -25,19 +28,6 @@ Gradients = dict[str, Tensor]
 def supports(method: Method) -> bool:
     """Whether a method's loss can be stated inside a group."""
     return type(method) in GROUPWISE
-
-
-class _Outputs(nn.Module):
-    """Bottleneck outputs and logits of one model, as one call."""
-
-    def __init__(self, model: EmotionClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """b [S, d] and logits [S, C] of features [S, \\*shape]."""
-        b = self.model.embed(x)
-        return b, self.model.classify(b)
 
 
 def group_loss(
@@ -65,26 +55,62 @@ def gradients_of(
     """A function from groups' features [G, S, \\*shape] and t/T to the gradients of each group [G, \\*parameter].
 
     The model's parameters are read at each call. It must be in evaluation mode: batch normalisation then uses the
-    published statistics, and no utterance changes what another one becomes.
+    published statistics, and no utterance changes what another one becomes. So the model runs over the utterances of
+    all groups as one batch, and the groups part where the losses begin.
     """
-    outputs = _Outputs(model)
-    kept = {f"model.{name}": tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in trained}
+    owners: dict[str, list[str]] = {}
+    for name in trained:
+        layer, _, own = name.rpartition(".")
+        owners.setdefault(layer, []).append(own)
 
-    def loss(own: Mapping[str, Tensor], x: Tensor, progress: float) -> Tensor:
-        b, logits = functional_call(outputs, {**kept, **own}, (x,))
+    def loss(b: Tensor, logits: Tensor, progress: float) -> Tensor:
         return group_loss(method, b, logits, class_mask, progress)
 
     losses = vmap(loss, in_dims=(0, 0, None), randomness="error")
 
     def compute(x: Tensor, progress: float) -> Gradients:
-        # Each group gets its own view of the trained parameters; one backward pass then has all groups' gradients.
-        own = {
-            f"model.{name}": model.get_parameter(name).detach().expand(len(x), *model.get_parameter(name).shape)
-            for name in trained
-        }
-        for view in own.values():
-            view.requires_grad_()
-        found = torch.autograd.grad(losses(own, x, progress).sum(), list(own.values()), create_graph=x.requires_grad)
-        return dict(zip(trained, found, strict=True))
+        groups, further = x.shape[:2], x.requires_grad
+        with _seen(model, owners) as seen:
+            b = model.embed(x.flatten(0, 1))
+            logits = model.classify(b)
+        total = losses(_parted(b, groups), _parted(logits, groups), progress).sum()
+        outputs = [output for _, output in seen.values()]
+        outward = torch.autograd.grad(total, outputs, create_graph=further)
+        found = {}
+        with torch.set_grad_enabled(further):
+            for (name, (inward, _)), gradient in zip(seen.items(), outward, strict=True):
+                parts = _parted(inward, groups), _parted(gradient, groups)
+                of_layer = gradients_of_layer(model.get_submodule(name), owners[name], *parts)
+                found.update({f"{name}.{own}": each for own, each in of_layer.items()})
+        return {name: found[name] for name in trained}
 
     return compute
+
+
+def _parted(rows: Tensor, groups: torch.Size) -> Tensor:
+    """[G · S, \\*shape] as [G, S, \\*shape]."""
+    return rows.reshape(*groups, *rows.shape[1:])
+
+
+@contextmanager
+def _seen(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Keep what goes into some layers and what comes out, by their names."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def hook(_: nn.Module, inward: tuple[Tensor], outward: Tensor) -> None:
+            if name in found:  # its gradient would be that of one of the two
+                raise PrivacyError(
+                    f"The layer {name} is used twice in one pass, which private steps over groups do not do.",
+                    "Use another encoder, or the site as the privacy unit (unit: site).",
+                )
+            found[name] = (inward[0], outward if outward.requires_grad else outward.requires_grad_())
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
+    try:
+        yield found
+    finally:
+        for each in hooks:
+            each.remove()

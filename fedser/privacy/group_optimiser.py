@@ -37,6 +37,13 @@ class GroupOptimiser(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         )
         self._std = std
         self._normaliser = normaliser
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the step before: the sum is zero, and stays it where no group is drawn."""
+        self.zero_grad()
+        for parameter in self.params:
+            parameter.summed_grad = torch.zeros_like(parameter, dtype=torch.float64)
 
     def clip_and_accumulate(self) -> None:
         """Cut each group's gradient to the radius, and add them to the step's sum in float64."""
@@ -50,16 +57,16 @@ class GroupOptimiser(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         factor = (limit / length.clamp_min(limit)).to(samples[0].dtype)
         for parameter, each in zip(self.params, samples, strict=True):
             parts = zip(factor.split(TOGETHER), each.split(TOGETHER), strict=True)
-            summed = sum((f @ g for f, g in parts), torch.zeros(each.shape[1], dtype=torch.float64, device=each.device))
-            known = parameter.summed_grad
-            parameter.summed_grad = summed.view(parameter.shape) + (0.0 if known is None else known)
+            summed = sum((f @ g for f, g in parts), parameter.summed_grad.flatten())
+            parameter.summed_grad = summed.view(parameter.shape)
 
     def add_noise(self) -> None:
         """Noise from the operating system's source on the sum, divided by the public normaliser."""
-        for parameter in self.params:
-            summed: Tensor = parameter.summed_grad
-            noise = torch.from_numpy(gaussian(summed.numel(), self._std)).view(summed.shape).to(summed.device)
-            parameter.grad = ((summed + noise) / self._normaliser).to(parameter.dtype)
+        summed = self.clipped_sum()
+        noisy = (summed + torch.from_numpy(gaussian(len(summed), self._std)).to(summed.device)) / self._normaliser
+        parts = torch.split(noisy, [parameter.numel() for parameter in self.params])
+        for parameter, part in zip(self.params, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
     def clipped_sum(self) -> Tensor:
         """What the noise is added to, flat float64 [P]; empty groups of parameters count as zeros."""

@@ -167,12 +167,9 @@ class PrivateSteps:
         own = self._settings
         drawn = self.groups.drawn(coins(own.rate, len(self.groups.units)))
         made = views(self._x, self.groups, drawn, own.size, self._schedule.input_noise, number)
-        self._optimiser.zero_grad()
-        for parameter in self._parameters:
-            parameter.grad_sample = parameter.new_zeros(0, *parameter.shape)  # type: ignore[attr-defined]
-        self._optimiser.clip_and_accumulate()  # a step without any group is a step: its sum is zero
+        self._optimiser.begin()  # a step without any group is a step: its sum is zero
         for part in torch.split(made, self._at_once):
-            if len(part):
+            if len(part):  # a split of nothing is one part of nothing
                 found = self._gradients(part, number / total)
                 for name, parameter in zip(self.names, self._parameters, strict=True):
                     parameter.grad_sample = found[name]  # type: ignore[attr-defined]

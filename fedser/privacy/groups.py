@@ -104,13 +104,13 @@ def views(x: Tensor, groups: Groups, drawn: Mapping[str, Sequence[int]], size: i
     Returns:
         Noisy features [G, S, \\*shape], in the order of ``drawn``.
     """
-    names = tuple(drawn)
-    picked = torch.empty(len(names), size, dtype=torch.int64)
-    added = torch.empty(len(names), size, *x.shape[1:])
-    for place, name in enumerate(names):
-        chance, own = groups.chance(name, step), torch.tensor(drawn[name])
+    added = torch.empty(len(drawn), size, *x.shape[1:])
+    picked = []
+    for (name, rows), place in zip(drawn.items(), added, strict=True):
+        chance, own = groups.chance(name, step), list(rows)
         if len(own) > size:
-            own = own[torch.randperm(len(own), generator=chance)[:size]]
-        picked[place] = own.repeat(-(-size // len(own)))[:size]
-        torch.randn(size, *x.shape[1:], generator=chance, out=added[place])
-    return x[picked.to(x.device)] + noise * added.to(x.device)
+            own = [own[each] for each in torch.randperm(len(own), generator=chance)[:size].tolist()]
+        picked.append((own * -(-size // len(own)))[:size])
+        place.normal_(generator=chance)
+    index = torch.tensor(picked, dtype=torch.int64, device=x.device).view(len(drawn), size)
+    return added.to(x.device).mul_(noise).add_(x[index])

@@ -142,6 +142,43 @@ def test_gradients_of_all_groups_at_once_are_those_of_a_loop(name: str) -> None:
             torch.testing.assert_close(at_once[each][group], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("encoder", ["vgg11", "resnet"])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_so_they_are_behind_every_encoder(encoder: Any, norm: Any) -> None:
+    settings = ModelSettings(encoder=encoder, norm=norm, width=4, hidden=8, bottleneck=4)
+    network = EmotionClassifier(settings, (40, 40), CLASSES)
+    initialise(network, generator("every encoder"))
+    network.eval().requires_grad_(False)  # what is trained is the caller's to name
+    method = make("ecan")
+    assert isinstance(method, Gradient)
+    x = torch.randn(2, 6, 40, 40, generator=generator("every encoder", "x"))
+    trained = trained_names(network, method, "affine_head", network.adaptable())
+    at_once = gradients_of(network, method, tuple(trained))(x, 0.25)
+    for group, slow in enumerate(by_loop(network.requires_grad_(True), method, x, trained)):
+        for each, gradient in zip(trained, slow, strict=True):
+            torch.testing.assert_close(at_once[each][group], gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ecan", "aad"])
+def test_a_groups_gradient_is_bit_for_bit_the_same_whichever_others_are_there(name: str) -> None:
+    network, method = model(), make(name)
+    assert isinstance(method, Gradient)
+    x = torch.stack([features(9, seed) for seed in range(40)])
+    gradients = gradients_of(network, method, tuple(network.adaptable()))
+    whole = gradients(x, 0.0)
+    for some in (slice(1, 40), slice(7, 20), slice(39, 40)):
+        for each, gradient in gradients(x[some], 0.0).items():
+            assert torch.equal(gradient, whole[each][some])
+
+
+def test_a_layer_that_is_used_twice_is_refused() -> None:
+    network, method = model(), make("ecan")
+    assert isinstance(method, Gradient)
+    network.bottleneck.append(network.bottleneck[1])
+    with pytest.raises(PrivacyError, match="twice"):
+        gradients_of(network, method, ("bottleneck.1.weight",))(features(9)[None], 0.0)
+
+
 @pytest.mark.parametrize("name", ["shot", "nrc", "gsfda", "fedser", "tent", "dine", "logreg_self"])
 def test_other_methods_are_refused_with_the_nearest_sound_setting(name: str) -> None:
     assert not supports(make(name))
@@ -233,9 +270,7 @@ def test_the_noise_has_its_width_and_no_seed_reaches_it() -> None:
         np.random.seed(0)
         parameter = torch.nn.Parameter(torch.zeros(20_000))
         private = GroupOptimiser(torch.optim.SGD([parameter], lr=1.0), radius=0.5, std=3.0, normaliser=2.0)
-        parameter.grad_sample = torch.zeros(0, 20_000)  # type: ignore[attr-defined]  # nobody was drawn
-        private.clip_and_accumulate()
-        private.add_noise()
+        private.add_noise()  # nobody was drawn
         assert parameter.grad is not None
         return parameter.grad
 
