@@ -19,16 +19,14 @@ from torch import Tensor
 from fedser.adapt import Schedule
 from fedser.attacks.findings import Finding
 from fedser.attacks.settings import AttackSettings
-from fedser.attacks.sites import STUDY, Attacked, Keys, Seen, defended
+from fedser.attacks.sites import STUDY, Attacked, Keys, Seen, defended, order_of
 from fedser.attacks.study import Source
 from fedser.compute import generator
 from fedser.errors import PrivacyError
-from fedser.evaluate.federate import InProcess
 from fedser.federation.layout import layout_of, pack
 from fedser.federation.local import adapt_locally
 from fedser.federation.plan import Plan
 from fedser.federation.policy import Policy
-from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Order
 from fedser.federation.stages import LocalData, SiteStage, SiteWork
 from fedser.privacy.accountant import epsilon_of, noise_of
@@ -37,7 +35,6 @@ from fedser.privacy.validity import Statistics
 
 Floats = npt.NDArray[np.float64]
 
-_EXPIRY = 2**40
 _BATCH = 50  # releases of one site: ledgers get slower as they grow
 _UNITS = 2  # speakers or utterances at a site beside the canary
 _LOOKS = 20  # releases without noise, by which the attacker finds out what a canary changes
@@ -142,11 +139,11 @@ class Canaries:
         statistics: Statistics = "unit" if own == "speaker" else "published"
         return LocalData(model, x, len(set(names)), units=tuple(names), statistics=statistics)
 
-    @property
+    @cached_property
     def _flat(self) -> Tensor:
         return pack(dict(self.source.model.named_parameters()), self._plan.layout)
 
-    @property
+    @cached_property
     def _plan(self) -> Plan:
         model, study, own = self.source.model, self.settings.study, self.policy.privacy.unit
         allowed = self.policy.may_leave(model.adaptable(), model.first_layer())
@@ -158,9 +155,7 @@ class Canaries:
         return Plan(STUDY, {}, study.method, study.options, layout, schedule, rounds=1)
 
     def _order(self, number: int, place: int) -> tuple[Order, Tensor]:
-        order = Provider(self._plan, self.keys.provider, InProcess({}), ()).order(
-            1, f"site-{place}", "train", self._flat, Flight(0, _EXPIRY)
-        )
+        order = order_of(self._plan, self.keys, 1, f"site-{place}", self._flat)
         return replace(order, round=number), self._flat
 
 

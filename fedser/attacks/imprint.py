@@ -11,20 +11,17 @@ from torch import Tensor
 from fedser.adapt import Schedule
 from fedser.attacks.findings import Finding, Role
 from fedser.attacks.settings import AttackSettings
-from fedser.attacks.sites import STUDY, Attacked, Defence, Keys, Seen
+from fedser.attacks.sites import STUDY, Attacked, Defence, Keys, Seen, order_of
 from fedser.attacks.study import Source
 from fedser.attacks.traps import Moments, Trap, few_units, layer_inputs, recovered, whole_layer, without_dropout
 from fedser.compute import generator
-from fedser.evaluate.federate import InProcess
 from fedser.federation.layout import Layout, layout_of, pack, unpack
 from fedser.federation.local import assemble
 from fedser.federation.plan import Plan
-from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Code
 from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData
 
-_EXPIRY = 2**40
 FEW = 2  # units that the default policy takes for chance
 
 
@@ -119,9 +116,7 @@ class Server:
         return layout_of(model, set(model.adaptable()) - set(first))
 
     def _send(self, site: Attacked, place: int, number: int, flat: Tensor, layout: Layout, steps: int) -> Seen | Code:
-        order = Provider(self._plan(layout, steps), self.keys.provider, InProcess({}), ()).order(
-            1, f"victim-{place}", "train", flat, Flight(0, _EXPIRY)
-        )
+        order = order_of(self._plan(layout, steps), self.keys, 1, f"victim-{place}", flat)
         return site.answer(replace(order, round=number), flat)
 
     def _plan(self, layout: Layout, steps: int) -> Plan:

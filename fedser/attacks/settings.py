@@ -130,12 +130,12 @@ class AuditSettings(Settings):
     Attributes:
         canaries: releases with the canary, and as many without.
         steps: private steps of one release, where the unit is inside the site: what a canary adds grows faster with
-            them than the noise does.
+            them than the noise does. So does the claim, and no bound from N canaries exceeds log(N / 7.4).
         confidence: of the lower bound.
     """
 
     canaries: int = Field(default=1000, ge=50)
-    steps: int = Field(default=40, ge=1)
+    steps: int = Field(default=8, ge=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 

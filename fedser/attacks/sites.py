@@ -13,9 +13,12 @@ from torch import Tensor
 
 from fedser.attacks.purse import Purse, Verdicts
 from fedser.bundle.keys import SigningKey
+from fedser.evaluate.federate import InProcess
 from fedser.federation import wire
 from fedser.federation.local import adapt_locally
+from fedser.federation.plan import Plan
 from fedser.federation.policy import Policy
+from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Code, Order, Scalars, Update
 from fedser.federation.site import Site
 from fedser.federation.stages import LocalData, SiteStage, SiteState, SiteWork, beginning, site_step
@@ -25,6 +28,7 @@ from fedser.privacy.site_unit import noise_of_share
 
 FIGURES = 4  # count, loss, confidence and diversity
 STUDY = "attacked"
+_EXPIRY = 2**40  # seconds since 1970: no order of a run gets old
 NEARLY_NONE = 1e-3  # noise, in clips, that hides nothing
 
 
@@ -171,6 +175,11 @@ def sums(flats: Tensor, cohort: int, groups: Sequence[int], rng: np.random.Gener
         others = [other for other, group in enumerate(groups) if group == groups[row] and other != row]
         weights[row, rng.choice(others, cohort - 1, replace=len(others) < cohort - 1)] += 1.0
     return weights @ flats
+
+
+def order_of(plan: Plan, keys: Keys, number: int, site: str, flat: Tensor) -> Order:
+    """The order of a round for one site, as the provider signs it, with the tensors [P] beside it."""
+    return Provider(plan, keys.provider, InProcess({}), ()).order(number, site, "train", flat, Flight(0, _EXPIRY))
 
 
 def figures(utterances: int, scalars: Scalars | None) -> Tensor:

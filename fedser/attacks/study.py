@@ -15,21 +15,18 @@ from torch import Tensor
 from fedser.adapt import Schedule, make
 from fedser.attacks.people import People, Rows
 from fedser.attacks.settings import AttackSettings
-from fedser.attacks.sites import STUDY, Bare, Defence, Keys, replies, sums
+from fedser.attacks.sites import STUDY, Bare, Defence, Keys, order_of, replies, sums
 from fedser.audio.normalise import NormalisationSettings, SiteNormaliser
 from fedser.bundle import Bundle
-from fedser.evaluate.federate import InProcess
 from fedser.federation.data import local_data
 from fedser.federation.layout import PEER, Layout, pack, unpack
 from fedser.federation.plan import Joining, Plan, beginning_of, plan_of
-from fedser.federation.provider import Flight, Provider
 from fedser.federation.schema import Order
 from fedser.federation.stages import LocalData
 from fedser.models import EmotionClassifier, LinearClassifier
 from fedser.privacy.settings import Unit
 
 _LAST_NORM = "bottleneck.1."
-_EXPIRY = 2**40  # seconds since 1970: no order of a run gets old
 
 
 class Heard(NamedTuple):
@@ -123,9 +120,8 @@ class Attack:
 
     def orders(self, number: int, count: int, flat: Tensor) -> Iterator[Order]:
         """The orders of a round for so many sites."""
-        provider = Provider(self.plan, self.keys.provider, InProcess({}), ())
         for site in range(count):
-            yield provider.order(number, f"site-{site}", "train", flat, Flight(0, _EXPIRY))
+            yield order_of(self.plan, self.keys, number, f"site-{site}", flat)
 
     def listen(self, crowd: Sequence[LocalData], groups: Sequence[int], rng: np.random.Generator) -> Iterator[Heard]:
         """Run all rounds with each site of a crowd as one more member of the federation.
