@@ -48,7 +48,7 @@ def complete(folder: SiteFolder, settings: SiteSettings, bundle: Bundle) -> With
     if state is not None and first is not None:
         clean: dict[str, Tensor] = {**bundle.classifier().state_dict(), **presence.start(folder, first)[1]}
         own = {name: clean[name] for name in state.own if name in clean}
-        site_state.save(path, replace(state, own=own, before=dict(own), order_digest="", reply=b""))
+        site_state.save(path, replace(state, own=own, before=dict(own), teacher={}, order_digest="", reply=b""))
     for mark, entry in open_.items():
         withdrawn = withdrawn.with_(mark, entry.model_copy(update={"done": True}))
     withdrawn.save(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -74,35 +74,79 @@ def distil(
     Raises:
         ConfigError: the weights became infinite.
     """
-    own, schedule = settings, Schedule(steps=settings.steps, learning_rate=settings.learning_rate)
+    own = settings
     student = EmotionClassifier(like.settings, like.shape, like.classes)
     initialise(student, generator("dine", "student", seed))
     student.to(x.device)
-    teacher = top_and_spread(teacher, class_mask)
-    sgd = optimiser(student, student.adaptable(), schedule)
-    noise = generator("dine", "noise", seed)
-    shares = np.random.default_rng(generator("dine", "mixup", seed).initial_seed())
-    part = 0
-    with seeded_dropout(x.device, "dine", "dropout", seed):
-        student.train()
-        for step, rows in enumerate(batches(len(x), schedule, seed, 0, own.steps)):
-            # 1. From part to part of the schedule the teacher takes on what the student has learnt.
-            if part != step * own.updates // own.steps:
-                part = step * own.updates // own.steps
-                now = probabilities(student, x, class_mask=class_mask)
-                if second is not None and part == round(JOINS * own.updates):
-                    teacher = SECOND * second + (1 - SECOND) * now
-                else:
-                    teacher = own.average * teacher + (1 - own.average) * now
+    now = top_and_spread(teacher, class_mask)
+    taken = 0
 
-            # 2. The student follows the teacher, and is sure of each utterance but not of one class.
-            index = rows.to(x.device)
+    def taught(step: int) -> Tensor:
+        """The teacher of a step: from part to part of the schedule it takes on what the student has learnt."""
+        nonlocal now, taken
+        part = step * own.updates // own.steps
+        if part != taken:
+            taken, said = part, probabilities(student, x, class_mask=class_mask)
+            if second is not None and part == round(JOINS * own.updates):
+                now = SECOND * second + (1 - SECOND) * said
+            else:
+                now = own.average * now + (1 - own.average) * said
+        return now
+
+    follow(student, taught, x, class_mask, seed, own)
+    return student
+
+
+def follow(
+    student: EmotionClassifier,
+    teacher: Callable[[int], Tensor],
+    x: Tensor,
+    class_mask: Tensor | None,
+    seed: int,
+    settings: DistilSettings,
+    *,
+    frozen: Collection[str] = (),
+    start: int = 0,
+    steps: int | None = None,
+) -> float:
+    """Let a network learn from answers, in place, and leave it in evaluation mode.
+
+    Args:
+        student: the network; it gives the device.
+        teacher: of each step, class probabilities [N, C].
+        x: normalised features [N, \\*shape].
+        class_mask: bool [C], true for the classes that can occur; None means all.
+        seed: of shuffling, noise, dropout and mixtures.
+        settings: of the distillation; its ``steps`` are the whole schedule.
+        frozen: names of parameters that stay as they are.
+        start: the first step of this call within the schedule.
+        steps: of this call; up to the schedule's end when None.
+
+    Returns:
+        The mean loss of the steps; 0 without any.
+
+    Raises:
+        ConfigError: the weights became infinite.
+        UsageError: no parameter is left to train.
+    """
+    own, schedule = settings, Schedule(steps=settings.steps, learning_rate=settings.learning_rate)
+    steps = own.steps - start if steps is None else steps
+    sgd = optimiser(student, set(student.adaptable()) - set(frozen), schedule)
+    path = (seed, start) if start else (seed,)
+    noise = generator("dine", "noise", *path)
+    shares = np.random.default_rng(generator("dine", "mixup", *path).initial_seed())
+    total = 0.0
+    with seeded_dropout(x.device, "dine", "dropout", *path):
+        student.train()
+        for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
+            # 1. The student follows the teacher, and is sure of each utterance but not of one class.
+            answers, index = teacher(step), rows.to(x.device)
             batch = x[index] + schedule.input_noise * torch.randn(x[index].shape, generator=noise).to(x.device)
             logits = mask_logits(student(batch), class_mask)
             p = logits.softmax(dim=1)
-            loss = divergence(teacher[index], logits) + mean_entropy(p) + diversity(p)
+            loss = divergence(answers[index], logits) + mean_entropy(p) + diversity(p)
 
-            # 3. Between two utterances its answers lie between theirs.
+            # 2. Between two utterances its answers lie between theirs.
             if own.mixup_weight:
                 share = float(shares.beta(own.mixup, own.mixup))
                 partner = torch.randperm(len(index), generator=noise).to(x.device)
@@ -113,9 +157,11 @@ def distil(
             sgd.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             sgd.step()
+            total += float(loss.detach())
     if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
         raise ConfigError("The adaptation diverged: weights became infinite.", "Lower the learning rate.")
-    return student.eval()
+    student.requires_grad_(True).eval()
+    return total / max(1, steps)
 
 
 def top_and_spread(p: Tensor, class_mask: Tensor | None = None) -> Tensor:

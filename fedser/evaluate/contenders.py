@@ -28,6 +28,7 @@ from fedser.federation.layout import PEER, network
 from fedser.federation.peer import Pupil, Together, study
 from fedser.federation.plan import site_seed
 from fedser.federation.settle import settle
+from fedser.federation.student import learn
 from fedser.models import EmotionClassifier
 
 DRAWN = ("source", "personal")  # before and after, in the report
@@ -102,7 +103,7 @@ class Seed:
 
     def _personal(self) -> list[nn.Module]:
         own = self.settings.federation
-        last = round(own.personal * self.steps)
+        last = round(own.personal * own.student.shared(self.steps))
         return self._federation("personal", self.sites, own.personal_rounds or own.rounds, last)[0]
 
     def _newcomer(self) -> list[nn.Module]:
@@ -125,7 +126,9 @@ class Seed:
         return models
 
     def _adapted(self, x: Tensor, steps: int, name: str) -> nn.Module:
-        """One adaptation without exchange; with a peer, in as many parts as there are rounds."""
+        """One adaptation without exchange, with a peer or a student of its own where the sites share one."""
+        if self.settings.federation.student.steps:
+            return self._taught(x, steps, name)
         schedule, seed = self.schedule.model_copy(update={"steps": steps}), site_seed(self.seed, name)
         mask, linear = self.sites[0].data.class_mask, self.source.linear
         own = self.settings.federation
@@ -150,6 +153,21 @@ class Seed:
                 class_mask=mask,
             )
         return conclude(pupil.model, self.source.model, x, self.method, seed=seed, linear=linear, class_mask=mask)
+
+    def _taught(self, x: Tensor, steps: int, name: str) -> nn.Module:
+        """What a federation of one site makes: its own network, then a student of it."""
+        own, seed = self.settings.federation.student, site_seed(self.seed, name)
+        mask, linear = self.sites[0].data.class_mask, self.source.linear
+        schedule = self.schedule.model_copy(update={"steps": steps})
+        teacher = adapt(
+            self.source.model, x, self.method, schedule, seed=seed, linear=linear, class_mask=mask, whole=False
+        ).model
+        student = copy.deepcopy(self.source.model)
+        settle(student, x)
+        total = own.steps * steps // self.steps
+        work = own.model_copy(update={"steps": total}).work(0, total)
+        learn(student, teacher, x, work, self.method, seed=seed, class_mask=mask)  # type: ignore[arg-type]
+        return student
 
     def _federation(
         self, contender: str, members: Sequence[SiteWorld], rounds: int, personal_steps: int

@@ -108,6 +108,7 @@ def federate(
             method=method.name,
             groupwise=supports(method),
             peer=settings.peer.work() is not None,
+            student=settings.student.steps > 0,
             weighting=settings.aggregation.weighting,
         ),
     )
@@ -131,12 +132,15 @@ def federate(
         seed=seed,
         network=settings.network,
         masking=settings.masking if settings.masked else None,
+        student=settings.student,
     )
     linear = members[0].data.linear
     own_keys = {name: own.public_hex for name, own in keys.items()}
     plan = plan_of(study, model, linear, method, schedule, joining, own_keys)
     layout = plan.layout
-    stages_of_server = server_stages(settings.aggregation, layout, masked=settings.masked)
+    stages_of_server = server_stages(
+        settings.aggregation, layout, masked=settings.masked, student=settings.student.steps > 0
+    )
     provider = Provider(plan, key, InProcess(sites), stages_of_server)
 
     def after_round(number: int, flat: Tensor, _: ServerState | None = None) -> None:

@@ -17,6 +17,7 @@ from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Encoding
 from fedser.federation.secure_settings import MaskingTerms, unsound
+from fedser.federation.student import StudentSettings
 from fedser.models import ModelSettings
 from fedser.train import TrainSettings
 
@@ -86,6 +87,8 @@ class RoundSettings(Settings):
             follow and refit a peer of their own as often.
         network: whether the network's weights travel; if not, sites share the peer alone, and a newcomer answers by
             the source's network and the joint peer together.
+        student: the network that travels as a student of each site's own one; ``personal`` is then a share of its
+            steps, and the contenders ``alone`` and ``pooled`` teach a student of their own as long.
         masked: whether updates travel under masks, so that the provider learns their sum and none of them.
         masking: the terms of the masked sums.
     """
@@ -97,6 +100,7 @@ class RoundSettings(Settings):
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
     network: bool = True
+    student: StudentSettings = StudentSettings()
     masked: bool = False
     masking: MaskingTerms = MaskingTerms()
 

@@ -32,7 +32,7 @@ class AggregationSettings(Settings):
         optimiser: ``momentum`` (with a momentum of 0, plain averaging) or ``adam``.
         momentum: share of the server's last step that is added to the next; β1 of Adam, where 0.9 is usual.
         rate: the server's step: in joint updates, 3 when None (the mean of updates that only partly agree is shorter
-            than each of them); with Adam in weights, 0.01 when None.
+            than each of them), 1 with a student; with Adam in weights, 0.01 when None.
         beta2: of Adam: decay of the mean squared update.
         epsilon: of Adam: τ, the size of update below which steps grow shorter.
     """
@@ -56,7 +56,7 @@ class AggregationSettings(Settings):
 
 
 def server_stages(
-    settings: AggregationSettings, layout: Layout = (), *, masked: bool = False
+    settings: AggregationSettings, layout: Layout = (), *, masked: bool = False, student: bool = False
 ) -> tuple[ServerStage, ...]:
     """The stages of a server step: join the updates, then move the tensors.
 
@@ -65,12 +65,13 @@ def server_stages(
         layout: of its tensors. A shared linear peer among them moves by the joint update itself: it is convex, and
             longer steps would leave its optimum behind.
         masked: whether a masked sum gives the mean; the rule is ``mean`` then.
+        student: whether the joint network is a student, whose updates agree: the default step is then one mean.
     """
     rate = settings.rate
     if settings.optimiser == "adam":
         step = adam_update(settings.momentum, settings.beta2, settings.epsilon, 0.01 if rate is None else rate)
     else:
-        step = apply_update(settings.momentum, 3.0 if rate is None else rate)
+        step = apply_update(settings.momentum, (1.0 if student else 3.0) if rate is None else rate)
     join = together() if masked else average(_rule(settings), settings.weighting)
     return join, plainly(layout, PEER, step)
 

@@ -48,7 +48,15 @@ class Cashier:
         """A code where the order would not be sound under the site's privacy settings."""
         try:
             groupwise = supports(make(order.method, order.options))
-            check(self._privacy, Facts(method=order.method, groupwise=groupwise, peer=order.peer is not None))
+            check(
+                self._privacy,
+                Facts(
+                    method=order.method,
+                    groupwise=groupwise,
+                    peer=order.peer is not None,
+                    student=order.student is not None,
+                ),
+            )
             if self._privacy.on and order.phase == "train":
                 self.price(order)
                 self.share(order)

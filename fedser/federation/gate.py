@@ -134,10 +134,13 @@ class Gate:
         return None if self._policy.at_work(time.localtime(self._clock()).tm_hour) else Code.HOURS
 
     def _work(self, order: Order, state: SiteState) -> Code | None:
-        work, policy = order.work, self._policy
+        work, policy, student = order.work, self._policy, order.student
         least = policy.steps_min if order.phase == "train" else 0
         allowed = (
-            least <= work.steps <= policy.steps_max
+            least <= (work if student is None else student).steps <= policy.steps_max
+            and work.steps <= policy.steps_max
+            and (student is None or student.total <= policy.total_max)
+            and (student is None or student.learning_rate <= policy.learning_rate_max)
             and 1 <= work.total <= policy.total_max
             and policy.batch_min <= work.batch_size <= policy.batch_max
             and 0 < work.learning_rate <= policy.learning_rate_max

@@ -13,9 +13,10 @@ from torch import Tensor
 from fedser.adapt import Schedule, adapt, conclude, make, probabilities
 from fedser.federation.layout import PEER, Layout, network, pack, unpack
 from fedser.federation.peer import Pupil, study
-from fedser.federation.schema import Order, Scalars
+from fedser.federation.schema import Order, Scalars, StudentWork
 from fedser.federation.settle import settle
 from fedser.federation.stages import LocalData, SiteWork
+from fedser.federation.student import learn
 from fedser.models import EmotionClassifier
 
 
@@ -28,8 +29,12 @@ def adapt_locally(work: SiteWork) -> SiteWork:
     received = unpack(work.tensors, order.layout)
     model = assemble(data, network(received), work.state.own)
     settle(model, data.x)
-    model, weight, losses = _trained(work, model, received.get(PEER))
-    if order.phase == "finish":
+    if order.student is not None:
+        work, losses = _taught(work, model, order.student)
+        weight = None
+    else:
+        model, weight, losses = _trained(work, model, received.get(PEER))
+    if order.phase == "finish" and order.student is None:
         model = _concluded(order, data, model)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     if order.phase == "finish":
@@ -43,6 +48,30 @@ def adapt_locally(work: SiteWork) -> SiteWork:
         scalars=_scalars(model, data, losses),
         state=replace(work.state, own=own),
     )
+
+
+def _taught(work: SiteWork, student: EmotionClassifier, steps: StudentWork) -> tuple[SiteWork, Sequence[float]]:
+    """Let the joint network learn from the site's own one, which is adapted first where there is none yet."""
+    if not steps.steps:
+        return work, ()
+    order, data = work.order, work.data
+    method = make(order.method, order.options)
+    if not work.state.teacher:
+        own = adapt(
+            data.model,
+            data.x,
+            method,
+            schedule_of(order),
+            seed=order.seed,
+            linear=data.linear,
+            class_mask=data.class_mask,
+            whole=False,
+        ).model
+        kept = {name: tensor.detach().cpu().clone() for name, tensor in own.state_dict().items()}
+        work = replace(work, state=replace(work.state, teacher=kept))
+    teacher = assemble(data, work.state.teacher)
+    mask, keep = data.class_mask, work.keep
+    return work, [learn(student, teacher, data.x, steps, method, seed=order.seed, class_mask=mask, frozen=keep)]
 
 
 def _trained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from fedser.federation.peer import PeerSettings, layout_of_peer
 from fedser.federation.policy import Leave, Policy
 from fedser.federation.schema import Encoding, PeerWork, Work
 from fedser.federation.secure_settings import MaskingTerms
+from fedser.federation.student import StudentSettings
 from fedser.models import EmotionClassifier, LinearClassifier
 
 
@@ -38,6 +39,7 @@ class Plan:
         encoding: of the updates' values; see :class:`~fedser.federation.schema.Order`.
         peer: how sites refit and follow the shared linear peer; None without one.
         masking: how the updates are summed under masks; None where each is sent as it is.
+        student: how the network that travels learns from each site's own one; None where that one itself travels.
     """
 
     study: str
@@ -55,6 +57,7 @@ class Plan:
     encoding: Encoding = "f32"
     peer: PeerWork | None = None
     masking: MaskingTerms | None = None
+    student: StudentSettings | None = None
 
     @property
     def total(self) -> int:
@@ -67,8 +70,9 @@ class Plan:
         return 4 if self.masking is None else max(4, self.masking.modulus // 8)
 
     def steps_before(self, number: int) -> int:
-        """Local steps that lie before round ``number`` (from 1); for ``rounds + 1`` those of all rounds."""
-        return (self.total - self.personal_steps) * (number - 1) // self.rounds
+        """Shared steps that lie before round ``number`` (from 1); for ``rounds + 1`` those of all rounds."""
+        shared = self.student.steps if self.student else self.total
+        return (shared - self.personal_steps) * (number - 1) // self.rounds
 
     def work(self, start: int, steps: int) -> Work:
         """The part of the schedule that one order asks for."""
@@ -100,6 +104,7 @@ class Joining:
         seed: of the study.
         network: whether the network's weights travel, or each site keeps its own and shares the peer alone.
         masking: how the updates are summed under masks; None where each is sent as it is.
+        student: a joint network that learns from each site's own one.
     """
 
     rounds: int
@@ -110,6 +115,7 @@ class Joining:
     seed: int
     network: bool = True
     masking: MaskingTerms | None = None
+    student: StudentSettings = field(default_factory=StudentSettings)
 
 
 def plan_of(
@@ -138,11 +144,16 @@ def plan_of(
         quorum, largest_norm, lifetime: see :class:`Plan`.
 
     Raises:
-        ConfigError: nothing would travel, or the peer is to be shared and there is none.
+        ConfigError: nothing would travel, the peer is to be shared and there is none, or peer and student are.
     """
     trained = travelling(model, method, Policy(leave=joining.leave))
-    joint_steps = (schedule.steps or 0) - joining.personal_steps
+    joint_steps = joining.student.shared(schedule.steps or 0) - joining.personal_steps
     peer = joining.peer.work()
+    if joining.student.steps and (peer is not None or not joining.network):
+        raise ConfigError(
+            "A student is the network that travels, and needs no linear peer beside it.",
+            "Set student.steps=0, or peer.weight=0 and network=true.",
+        )
     if not trained or joint_steps < 1 or (peer is None and not joining.network):
         raise ConfigError(
             "Nothing would travel: the method, 'leave' or the steps leave nothing to join.",
@@ -165,6 +176,7 @@ def plan_of(
         encoding=joining.encoding,
         peer=peer,
         masking=joining.masking,
+        student=joining.student if joining.student.steps else None,
     )
 
 

@@ -246,13 +246,14 @@ class Provider:
             phase=phase,
             method=plan.method,
             options=dict(plan.options),
-            work=plan.work(start, steps),
+            work=plan.work(start, steps) if plan.student is None else plan.work(0, plan.total),
             seed=site_seed(plan.seed, site),
             layout=plan.layout,
             tensor_digest=tensor_digest(tensors),
             expires=flight.expires,
             encoding=plan.encoding,
             peer=plan.peer,
+            student=None if plan.student is None else plan.student.work(start, steps),
         )
 
     def _flight(self, number: int) -> Flight:

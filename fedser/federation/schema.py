@@ -90,6 +90,27 @@ class PeerWork:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StudentWork:
+    """How far the joint network learns from the site's own one; see :mod:`fedser.federation.student`.
+
+    Attributes:
+        start, steps, total: steps ``start`` to ``start + steps`` of a schedule of ``total``.
+        learning_rate: of the schedule's first step.
+    """
+
+    start: Whole
+    steps: Whole
+    total: Annotated[int, Field(ge=1, le=10_000_000)]
+    learning_rate: Annotated[float, Field(allow_inf_nan=False, gt=0, le=10)]
+
+    @model_validator(mode="after")
+    def _inside(self) -> StudentWork:
+        if self.start + self.steps > self.total:
+            raise ValueError("the steps end after the schedule")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Terms:
     """What all sites of a masked sum have in common; see :mod:`fedser.federation.secure_schema`.
 
@@ -141,6 +162,8 @@ class Order:
         peer: what to do with the shared linear peer; None where none is shared. Its tensor, ``linear.weight``, is
             the last of the layout.
         masking: for an update that leaves under masks; None for one that leaves as it is.
+        student: what the network that travels learns from the site's own one, which ``work`` adapts in full at the
+            site's first order; None where the network that ``work`` adapts is the one that travels.
     """
 
     protocol: Literal[1]
@@ -161,6 +184,7 @@ class Order:
     encoding: Encoding = "f32"
     peer: PeerWork | None = None
     masking: Masked | None = None
+    student: StudentWork | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

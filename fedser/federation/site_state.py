@@ -1,8 +1,9 @@
 """A site's state on disk: one owner-only safetensors file that is replaced in one step.
 
-Tensors: ``own/NAME``, ``before/NAME`` and ``personal/NAME`` (see :class:`~fedser.federation.stages.SiteState`), and
-``reply``, the last answer's bytes as uint8. The one metadata entry ``fedser`` is canonical JSON: the schema version,
-the figures of the state, and a SHA-256 over them and every tensor, so that a damaged file is noticed, not used.
+Tensors: ``own/NAME``, ``before/NAME``, ``personal/NAME`` and ``teacher/NAME`` (see
+:class:`~fedser.federation.stages.SiteState`), and ``reply``, the last answer's bytes as uint8. The one metadata entry
+``fedser`` is canonical JSON: the schema version, the figures of the state, and a SHA-256 over them and every tensor, so
+that a damaged file is noticed, not used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fedser.files import write_tensors
 
 SCHEMA: Literal[1] = 1
 _ENTRY = "fedser"
-_GROUPS = ("own", "before", "personal")
+_GROUPS = ("own", "before", "personal", "teacher")
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 
 

@@ -59,6 +59,7 @@ class SiteState:
         own: tensors that stay here: normalisation buffers, and layers that do not travel.
         before: what ``own`` was before that round: another attempt at the round starts from it.
         personal: the site's own final model, all its tensors; empty before the last order.
+        teacher: the site's own network, all its tensors, where another one travels and learns from it.
     """
 
     study: str
@@ -70,6 +71,7 @@ class SiteState:
     own: Mapping[str, Tensor] = field(default_factory=dict)
     before: Mapping[str, Tensor] = field(default_factory=dict)
     personal: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def beginning(order: Order, state: SiteState) -> SiteState:

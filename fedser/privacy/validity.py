@@ -25,6 +25,7 @@ class Facts:
         method: the method's name, and whether its loss can be stated inside a group (``groupwise``).
         coupled: whether a loss term joins utterances of a batch or a bank outside one group.
         peer: whether the shared linear peer would travel.
+        student: whether the network that travels would learn from another one, which stays at the site.
         batch_norm: where normalisation layers take their statistics from: the ``published`` bundle, the privacy unit
             itself, the whole ``site``, or the ``batch``.
         features: the same, of the features' normalisation.
@@ -38,6 +39,7 @@ class Facts:
     groupwise: bool | None = None
     coupled: bool | None = None
     peer: bool | None = None
+    student: bool | None = None
     batch_norm: Statistics | None = None
     features: Statistics | None = None
     sampling: Literal["poisson", "shuffled", "all"] | None = None
@@ -140,6 +142,15 @@ def _peer(privacy: PrivacySettings, facts: Facts) -> Finding:
     )
 
 
+def _student(privacy: PrivacySettings, facts: Facts) -> Finding:
+    if not _inside(privacy) or not facts.student:
+        return None
+    return (
+        "The joint network would learn from the site's own one, which all of the site's utterances have made.",
+        "Leave the student out (student.steps: 0), or use privacy.unit: site, where it is the clipped update.",
+    )
+
+
 def _weighting(privacy: PrivacySettings, facts: Facts) -> Finding:
     if not privacy.on or facts.weighting in (None, "uniform"):
         return None
@@ -158,5 +169,6 @@ RULES: tuple[Rule, ...] = (
     _speakers,
     _delta,
     _peer,
+    _student,
     _weighting,
 )

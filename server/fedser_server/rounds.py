@@ -37,7 +37,7 @@ def plan(study: str, settings: StudySettings, bundle: Bundle) -> Plan:
     method = adapt.make(settings.method.name, settings.method.options)
     schedule = settings.schedule or (method.schedule if isinstance(method, Gradient) else Schedule())
     steps = schedule.total(settings.utterances)
-    personal = round(settings.personal * steps)
+    personal = round(settings.personal * settings.student.shared(steps))
     return plan_of(
         study,
         bundle.classifier(),
@@ -53,6 +53,7 @@ def plan(study: str, settings: StudySettings, bundle: Bundle) -> Plan:
             seed=settings.seed,
             network=settings.network,
             masking=settings.masking if settings.masked else None,
+            student=settings.student,
         ),
         quorum=settings.least,
         largest_norm=settings.largest_norm,
@@ -101,7 +102,9 @@ class Rounds:
             plan,
             key,
             transport,
-            server_stages(settings.aggregation, plan.layout, masked=settings.masked),
+            server_stages(
+                settings.aggregation, plan.layout, masked=settings.masked, student=settings.student.steps > 0
+            ),
             flight=lambda number: checkpoints.flight(
                 number, settings.lifetime, anew=settings.masked and number <= plan.rounds
             ),

@@ -13,6 +13,7 @@ from fedser.federation.peer import PeerSettings
 from fedser.federation.policy import Leave
 from fedser.federation.schema import Encoding
 from fedser.federation.secure_settings import MaskingTerms, unsound
+from fedser.federation.student import StudentSettings
 
 
 class StudyMethod(Settings):
@@ -49,6 +50,8 @@ class StudySettings(Settings):
             ones of speech-emotion sites had below 1.
         peer: the linear peer that sites share, besides the network; a site's policy must allow it (``peer: true``).
         network: whether the network's weights travel; if not, each site keeps its own, and the peer alone is shared.
+        student: the network that travels as a student of each site's own one; ``personal`` is then a share of its
+            steps.
         encoding: of the updates' values: ``f32``, ``f16`` (half the bytes) or ``i8`` (a quarter).
         masked: whether updates travel under masks, so that this provider learns their sum and none of them.
         masking: the terms of the masked sums.
@@ -71,6 +74,7 @@ class StudySettings(Settings):
     encoding: Encoding = "f32"
     peer: PeerSettings = PeerSettings()
     network: bool = True
+    student: StudentSettings = StudentSettings()
     masked: bool = False
     masking: MaskingTerms = MaskingTerms()
 
