@@ -40,6 +40,7 @@ UNSOUND = {
     "undeclared": ({"declared": False}, (SPEAKER,), "not declared", "--speaker-from"),
     "too many units": ({"units": 20_000}, (SPEAKER, UTTERANCE, SITE, MASKED), "delta", "5e-06"),
     "peer": ({"peer": True}, (SPEAKER, UTTERANCE), "peer", "peer: false"),
+    "student": ({"student": True}, (SPEAKER, UTTERANCE), "own one", "student.steps: 0"),
     "counts": ({"weighting": "counts"}, (SPEAKER, UTTERANCE, SITE, MASKED), "Weights", "uniform"),
 }
 ALL = (SPEAKER, UTTERANCE, SITE, NONE, MASKED)
