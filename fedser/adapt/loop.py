@@ -20,6 +20,8 @@ from fedser.adapt.schedule import Schedule
 from fedser.errors import ConfigError, TooLittleDataError, UsageError
 from fedser.models import EmotionClassifier, LinearClassifier
 
+RENEWED = 3  # fewest steps between two passes for pseudo-labels: where an epoch is one step, they hardly change in it
+
 
 @dataclass
 class Adapted:
@@ -103,7 +105,7 @@ def adapt(
         model.train()
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
             # 2. Once an epoch, methods with pseudo-labels make them from a full pass.
-            if method.refreshes and (step % per_epoch == 0 or step == start):
+            if method.refreshes and (step % max(per_epoch, RENEWED) == 0 or step == start):
                 targets = method.refresh(x, *outputs(model, x, class_mask), source)
 
             # 3. Forward, with noise on the input, batch statistics and dropout; absent classes are masked.
