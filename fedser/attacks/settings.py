@@ -15,6 +15,9 @@ DEFENCES = ("none", "default", "private")
 
 
 def _rounds(value: object) -> object:
+    """Numbers with commas between them, and a single one, as the command line gives them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
     return sorted({int(part) for part in value.split(",")}) if isinstance(value, str) else value
 
 

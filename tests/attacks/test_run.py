@@ -117,6 +117,12 @@ def test_recipes_fit(name: str) -> None:
         load(AttackSettings, ROOT / "configs" / "attack" / f"{name}.yaml", ["attacks=gendre"])
 
 
+@pytest.mark.parametrize(("given", "rounds"), [("7", (7,)), ("5,1", (1, 5)), ("[1, 20]", (1, 20))])
+def test_rounds_of_the_command_line(given: str, rounds: tuple[int, ...]) -> None:
+    recipe = ROOT / "configs" / "attack" / "quick.yaml"
+    assert load(AttackSettings, recipe, [f"inference.rounds={given}"]).inference.rounds == rounds
+
+
 def test_every_attack_has_a_title() -> None:
     assert set(report.TITLES) == set(ATTACKS)
 
