@@ -13,7 +13,7 @@ from fedser import console
 from fedser.bundle.keys import SigningKey
 from fedser.errors import EnrolmentError, NetworkError, WireError
 from fedser.evaluate.view_left import size
-from fedser.federation import secure_audit, secure_state, site_state
+from fedser.federation import audit_entries, secure_state, site_state
 from fedser.federation.audit import AuditLog
 from fedser.federation.local import adapt_locally
 from fedser.federation.policy import Policy
@@ -147,7 +147,7 @@ class Rounds:
             self._turned_away = 0
             if mail is not None:
                 site = self._answer(site, line, mail)
-                if site.state.personal or (once and self.audit.latest.get("event") not in secure_audit.EVENTS):
+                if site.state.personal or (once and self.audit.latest.get("event") not in audit_entries.MASKING):
                     return bool(site.state.personal)
             elif self._overdue():
                 return True
@@ -243,7 +243,7 @@ class Rounds:
         self.folder.tell(time=int(time.time()), last={**record, "seconds": round(seconds, 1)}, **counts)
         number = f"round {record.get('round')} of {self.rounds}"
         steps = (known.get("order") or {}).get("steps", 0)
-        if event in secure_audit.EVENTS:
+        if event in audit_entries.MASKING:
             return
         if event == "refusal":
             told = _ADVICE.get(str(record.get("code")), "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedser.adapt import make
+from fedser.adapt import Method
 from fedser.errors import BudgetError, PrivacyError
 from fedser.federation.compress import Packed, compress
 from fedser.federation.layout import elements
@@ -44,15 +44,14 @@ class Cashier:
         self._ledger = ledger
         self._number: int | None = None
 
-    def sound(self, order: Order) -> Code | None:
-        """A code where the order would not be sound under the site's privacy settings."""
+    def sound(self, order: Order, method: Method | None) -> Code | None:
+        """A code where the order, and the method that it asks for, would not be sound under the privacy settings."""
         try:
-            groupwise = supports(make(order.method, order.options))
             check(
                 self._privacy,
                 Facts(
                     method=order.method,
-                    groupwise=groupwise,
+                    groupwise=method is not None and supports(method),
                     peer=order.peer is not None,
                     student=order.student is not None,
                 ),

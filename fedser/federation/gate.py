@@ -10,8 +10,6 @@ some out, a step that failed) makes the update zeros, which leave clipped and no
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,22 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedser.adapt import make
-from fedser.errors import FedserError
-from fedser.federation import firing, secure_update, wire
+from fedser.federation import secure_update, wire
+from fedser.federation.admission import Admission
 from fedser.federation.audit import AuditLog
 from fedser.federation.cashier import Cashier
-from fedser.federation.compress import Packed, unpacked, within
-from fedser.federation.layout import PEER, elements, network, norm, tensor_digest, unpack
-from fedser.federation.local import assemble
+from fedser.federation.compress import Packed, within
+from fedser.federation.layout import elements, tensor_digest
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Scalars, Update
 from fedser.federation.secure_schema import KeysOrder
-from fedser.federation.settle import settle
-from fedser.federation.stages import LocalData, SiteState, beginning
+from fedser.federation.stages import LocalData, SiteState
 from fedser.privacy.ledger import Ledger
-
-NORM_FLOOR = 0.1  # layers that start at zero (biases) may move as far as if their values were 0.1
 
 
 class Gate:
@@ -66,33 +59,33 @@ class Gate:
         ledger: Ledger | None = None,
     ) -> None:
         self._cashier = Cashier(policy.privacy, ledger)
-        self._site = site
+        self._admission = Admission(site, policy, data)
         self._policy = policy
         self._data = data
         self._audit = audit
         self._clock = clock
-        self._signed = {name: p.detach().cpu() for name, p in data.model.named_parameters()}
-        self._peer = frozenset({PEER}) if policy.shares_peer and data.linear is not None else frozenset[str]()
-        if data.linear is not None and self._peer:
-            self._signed[PEER] = data.linear.weight.detach().cpu()
 
     @property
     def limits(self) -> wire.Limits:
         """Message sizes beyond which nothing is parsed: the bundle's own number of parameters."""
-        return wire.Limits(elements=sum(tensor.numel() for tensor in self._signed.values()))
+        return wire.Limits(elements=sum(tensor.numel() for tensor in self._admission.signed.values()))
 
     def admit(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
         """Check an order that is on the schema and correctly signed; None when it may be carried out."""
+        inbound = self._admission
         return (
             self.addressed(order, state)
-            or self._work(order, state)
-            or self._method(order)
-            or self._layout(order)
-            or self._weights(order, flat)
-            or self._cashier.sound(order)
+            or inbound.terms(order, state)
+            or (Code.METHOD if (method := inbound.method(order)) is None else None)
+            or inbound.tensors(order, flat)
+            or self._cashier.sound(order, method)
             or self._fits(order)
             or (None if self.blind else self.withheld(order, flat, state))
         )
+
+    def addressed(self, order: Order | KeysOrder, state: SiteState) -> Code | None:
+        """Check that an order, or the beginning of a masked sum, is new, for this site and study, and in its hours."""
+        return self._admission.addressed(order, state, self._clock())
 
     @property
     def blind(self) -> bool:
@@ -106,7 +99,7 @@ class Gate:
         """
         if self._policy.privacy.unit in ("speaker", "utterance"):
             return None
-        return self._enough_data() or self._traps(order, flat, state)
+        return self._admission.of_data(order, flat, state)
 
     def charge(self, order: Order) -> Code | None:
         """Charge the budget for an order that may be carried out, before it is; a code where the budget is spent.
@@ -121,96 +114,11 @@ class Gate:
     def _fingerprint(self) -> str:
         return tensor_digest(self._data.x.reshape(-1))
 
-    def addressed(self, order: Order | KeysOrder, state: SiteState) -> Code | None:
-        """Check that an order, or the beginning of a masked sum, is new, for this site and study, and in its hours."""
-        if order.expires < self._clock():
-            return Code.EXPIRED
-        if order.site != self._site:
-            return Code.OTHER_SITE
-        if order.study != state.study:
-            return Code.OTHER_STUDY
-        if (order.round, order.attempt) <= (state.round, state.attempt):
-            return Code.STALE
-        return None if self._policy.at_work(time.localtime(self._clock()).tm_hour) else Code.HOURS
-
-    def _work(self, order: Order, state: SiteState) -> Code | None:
-        work, policy, student = order.work, self._policy, order.student
-        least = policy.steps_min if order.phase == "train" else 0
-        allowed = (
-            least <= (work if student is None else student).steps <= policy.steps_max
-            and work.steps <= policy.steps_max
-            and (student is None or student.total <= policy.total_max)
-            and (student is None or student.learning_rate <= policy.learning_rate_max)
-            and 1 <= work.total <= policy.total_max
-            and policy.batch_min <= work.batch_size <= policy.batch_max
-            and 0 < work.learning_rate <= policy.learning_rate_max
-            and order.encoding in policy.encodings
-            and (order.peer is None or policy.peer_steps_min <= order.peer.steps)
-        )
-        if not allowed:
-            return Code.WORK
-        return Code.ROUNDS_SPENT if state.rounds >= policy.rounds else None
-
-    def _method(self, order: Order) -> Code | None:
-        if self._policy.methods is not None and order.method not in self._policy.methods:
-            return Code.METHOD
-        try:
-            settings = make(order.method, order.options).settings
-        except FedserError:
-            return Code.METHOD
-        return None if self._policy.allows(order.method, settings) else Code.METHOD
-
-    def _layout(self, order: Order) -> Code | None:
-        if order.phase == "train" and elements(order.layout) > (self._policy.values_max or math.inf):
-            return Code.LAYOUT
-        for name, shape in order.layout:
-            if name not in self._signed or tuple(self._signed[name].shape) != shape:
-                return Code.LAYOUT
-        names = {name for name, _ in order.layout}
-        if (order.peer is not None) != (PEER in names):
-            return Code.LAYOUT
-        first = self._data.model.first_layer()
-        allowed = self._policy.may_leave(frozenset(self._signed) - self._peer, first) | self._peer
-        if order.phase == "finish":  # its answer holds no tensor, but no order may set a first layer that stays
-            allowed |= frozenset(self._signed) - frozenset(first)
-        return None if names <= allowed else Code.LAYOUT
-
-    def _weights(self, order: Order, flat: Tensor) -> Code | None:
-        if not bool(torch.isfinite(flat).all()):
-            return Code.NOT_FINITE
-        for name, tensor in unpack(flat, order.layout).items():
-            signed = self._signed[name].double()
-            floor = NORM_FLOOR * math.sqrt(signed.numel())
-            if float((tensor.double() - signed).norm()) > self._policy.radius * max(float(signed.norm()), floor):
-                return Code.RADIUS
-        return None
-
-    def _enough_data(self) -> Code | None:
-        policy, data = self._policy, self._data
-        enough = len(data.x) >= policy.utterances_min and data.speakers >= policy.speakers_min
-        return None if enough else Code.TOO_LITTLE_DATA
-
-    def _traps(self, order: Order, flat: Tensor, state: SiteState) -> Code | None:
-        policy, x = self._policy, self._data.x
-        if len(x) < firing.FEWEST or not network(unpack(flat, order.layout)):
-            return None  # a network that stays here carries nothing out
-        model = assemble(self._data, beginning(order, state).own, network(unpack(flat, order.layout)))
-        settle(model, x)
-        found = firing.layers(model, x, policy.trap_few)
-        bad = firing.suspicious(found, self._signed_firing, len(x), policy.trap_alone, policy.trap_pairs)
-        return Code.TRAP if bad else None
-
-    @cached_property
-    def _signed_firing(self) -> tuple[firing.Layer, ...]:
-        model = assemble(self._data)
-        settle(model, self._data.x)
-        return firing.layers(model, self._data.x, self._policy.trap_few)
-
     def kept(self, order: Order) -> frozenset[str]:
         """Parameters that training must leave as the bundle has them: those that do not travel, by policy."""
         if self._policy.own_layers == "adapt":
             return frozenset()
-        return frozenset(self._signed) - self._peer - {name for name, _ in order.layout}
+        return self._admission.network - {name for name, _ in order.layout}
 
     def bound(self, order: Order, flat: Tensor, scalars: Scalars | None) -> tuple[Update, Tensor] | None:
         """The update as it may leave: clipped, noised, encoded, counts and scalars by policy; None if it must not.
@@ -262,7 +170,12 @@ class Gate:
         return None if secure_update.fits(order, self._policy, self._cashier.share(order)) else Code.MASK
 
     def note(self, entry: Mapping[str, Any], order: Order | None = None, withheld: Code | None = None) -> None:
-        """Write down what is about to leave of a masked sum; see :mod:`fedser.federation.secure_audit`.
+        """Write what is about to leave into the audit log, through to the disk.
+
+        Args:
+            entry: see :mod:`fedser.federation.audit_entries`.
+            order: the one that a fresh update answers, for what the log says of its privacy.
+            withheld: why the data had no part in the update.
 
         Raises:
             OutputError: it cannot be written, and then nothing may leave.
@@ -270,60 +183,6 @@ class Gate:
         told = {} if order is None else self._cashier.told(order)
         kept = {} if withheld is None else {"withheld": withheld.name}
         self._audit.append({**told, **kept, "time": int(self._clock()), **entry})
-
-    def record(self, order: Order, update: Update, payload: Tensor, reply: bytes, withheld: Code | None = None) -> None:
-        """Write what is about to leave into the audit log, through to the disk.
-
-        Raises:
-            OutputError: it cannot be written, and then nothing may leave.
-        """
-        self._audit.append(
-            {
-                **self._cashier.told(order),
-                **({} if withheld is None else {"withheld": withheld.name}),
-                "time": int(self._clock()),
-                "event": "update" if order.phase == "train" else "finished",
-                "study": order.study,
-                "round": order.round,
-                "attempt": order.attempt,
-                "order": update.order_digest,
-                "bytes": len(reply),
-                "sha256": hashlib.sha256(reply).hexdigest(),
-                "tensors": len(order.layout) if len(payload) else 0,
-                "values": len(payload),
-                "encoding": update.encoding,
-                "norm": round(norm(unpacked(update, payload)), 6),
-                "utterances": update.utterances,
-                "scalars": update.scalars is not None,
-            }
-        )
-
-    def record_repeat(self, order: Order, digest: str, reply: bytes) -> None:
-        """Write down that the stored answer to an order is about to leave, once more or after a crash.
-
-        Raises:
-            OutputError: it cannot be written, and then nothing may leave.
-        """
-        self._audit.append(
-            {
-                "time": int(self._clock()),
-                "event": "resent",
-                "study": order.study,
-                "round": order.round,
-                "attempt": order.attempt,
-                "order": digest,
-                "bytes": len(reply),
-                "sha256": hashlib.sha256(reply).hexdigest(),
-            }
-        )
-
-    def record_refusal(self, code: Code, digest: str | None) -> None:
-        """Write down that an order was refused.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._audit.append({"time": int(self._clock()), "event": "refusal", "code": code.name, "order": digest})
 
 
 def _rounded(scalars: Scalars) -> Scalars:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedser.adapt import Schedule, adapt, conclude, make, probabilities
+from fedser.adapt import Method, Schedule, adapt, conclude, make, probabilities
 from fedser.federation.layout import PEER, Layout, network, pack, unpack
 from fedser.federation.peer import Pupil, study
 from fedser.federation.schema import Order, Scalars, StudentWork
@@ -25,17 +25,17 @@ def adapt_locally(work: SiteWork) -> SiteWork:
 
     An order to finish leaves no update; its model becomes the site's personal one.
     """
-    order, data = work.order, work.data
+    order, data, method = work.order, work.data, method_of(work.order)
     received = unpack(work.tensors, order.layout)
     model = assemble(data, network(received), work.state.own)
     settle(model, data.x)
     if order.student is not None:
-        work, losses = _taught(work, model, order.student)
+        work, losses = _taught(work, method, model, order.student)
         weight = None
     else:
-        model, weight, losses = _trained(work, model, received.get(PEER))
+        model, weight, losses = _trained(work, method, model, received.get(PEER))
     if order.phase == "finish" and order.student is None:
-        model = _concluded(order, data, model)
+        model = _concluded(order, method, data, model)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     if order.phase == "finish":
         return replace(work, update=torch.zeros(0), state=replace(work.state, personal=tensors))
@@ -50,12 +50,13 @@ def adapt_locally(work: SiteWork) -> SiteWork:
     )
 
 
-def _taught(work: SiteWork, student: EmotionClassifier, steps: StudentWork) -> tuple[SiteWork, Sequence[float]]:
+def _taught(
+    work: SiteWork, method: Method, student: EmotionClassifier, steps: StudentWork
+) -> tuple[SiteWork, Sequence[float]]:
     """Let the joint network learn from the site's own one, which is adapted first where there is none yet."""
     if not steps.steps:
         return work, ()
     order, data = work.order, work.data
-    method = make(order.method, order.options)
     if not work.state.teacher:
         own = adapt(
             data.model,
@@ -75,13 +76,13 @@ def _taught(work: SiteWork, student: EmotionClassifier, steps: StudentWork) -> t
 
 
 def _trained(
-    work: SiteWork, model: EmotionClassifier, weight: Tensor | None
+    work: SiteWork, method: Method, model: EmotionClassifier, weight: Tensor | None
 ) -> tuple[EmotionClassifier, Tensor | None, Sequence[float]]:
     """The network after the order's steps, the peer's weight [C, D] where one is shared, and the losses."""
     order, data = work.order, work.data
     if not order.work.steps:
         return model, weight, ()
-    method, schedule = make(order.method, order.options), schedule_of(order)
+    schedule = schedule_of(order)
     if order.peer is not None and weight is not None and data.linear is not None:
         pupil = study(
             Pupil(model, weight),
@@ -116,9 +117,8 @@ def _trained(
     return adapted, None, [entry["loss"] for entry in result.history if "loss" in entry]
 
 
-def _concluded(order: Order, data: LocalData, model: EmotionClassifier) -> EmotionClassifier:
+def _concluded(order: Order, method: Method, data: LocalData, model: EmotionClassifier) -> EmotionClassifier:
     """The personal model: what the method makes of the last weights, at this site alone."""
-    method = make(order.method, order.options)
     ended: EmotionClassifier = conclude(  # type: ignore[assignment]
         model, data.model, data.x, method, seed=order.seed, linear=data.linear, class_mask=data.class_mask
     )
@@ -138,6 +138,15 @@ def assemble(data: LocalData, *parts: Mapping[str, Tensor]) -> EmotionClassifier
 def change(after: Mapping[str, Tensor], before: Tensor, layout: Layout) -> Tensor:
     """What training changed: after − before, flat float32 [P]."""
     return pack(after, layout) - before
+
+
+def method_of(order: Order) -> Method:
+    """The method that an order asks for.
+
+    Raises:
+        FedserError: there is none of this name, or its options do not fit.
+    """
+    return make(order.method, order.options)
 
 
 def schedule_of(order: Order) -> Schedule:

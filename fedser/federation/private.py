@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from fedser.adapt import make
 from fedser.errors import PrivacyError
 from fedser.federation.layout import network, unpack
-from fedser.federation.local import adapt_locally, assemble, change, schedule_of
+from fedser.federation.local import adapt_locally, assemble, change, method_of, schedule_of
 from fedser.federation.policy import Policy
 from fedser.federation.stages import LocalData, SiteStage, SiteWork
 from fedser.models.pretrained import PretrainedEncoder
@@ -69,7 +68,7 @@ def adapt_privately(privacy: PrivacySettings) -> SiteStage:
             assemble(data, network(unpack(work.tensors, order.layout))),
             data.x,
             data.units,
-            make(order.method, order.options),
+            method_of(order),
             schedule_of(order),
             GroupSettings.of(privacy),
             steps=order.work.steps,

@@ -10,7 +10,7 @@ import torch
 
 from fedser.bundle.keys import SigningKey
 from fedser.errors import FedserError, WireError
-from fedser.federation import secure_audit, wire
+from fedser.federation import audit_entries, wire
 from fedser.federation.audit import AuditLog
 from fedser.federation.gate import Gate
 from fedser.federation.layout import elements, network, unpack
@@ -107,7 +107,7 @@ class Site:
             return self._refuse(Code.MALFORMED, None)
         digest = wire.order_digest(order)
         if digest == self.state.order_digest:
-            self._gate.record_repeat(order, digest, self.state.reply)
+            self._gate.note(audit_entries.resent(order, digest, self.state.reply))
             return self.state.reply
         code = self._gate.admit(order, flat, self.state) or self._secure.admit(order) or self._gate.charge(order)
         if code is not None:
@@ -124,7 +124,7 @@ class Site:
         update, payload = bounded
         reply = wire.encode(update, payload, self._key)
         self._take_up(_after(order, digest, work.state, reply))
-        self._gate.record(order, update, payload, reply, withheld)
+        self._gate.note(audit_entries.update(order, update, payload, reply), order, withheld)
         return reply
 
     def _masked(self, order: Order, digest: str, work: SiteWork, withheld: Code | None) -> bytes:
@@ -136,7 +136,7 @@ class Site:
         reply = wire.encode(update, payload, self._key)
         self._secure.keep(secure)
         self._take_up(_after(order, digest, work.state, reply))
-        self._gate.note(secure_audit.masked(order, update, reply), order, withheld)
+        self._gate.note(audit_entries.masked(order, update, reply), order, withheld)
         return reply
 
     def _masking(self, asked: Asked) -> bytes:
@@ -147,7 +147,7 @@ class Site:
         said = code or self._secure.answer(asked)
         if isinstance(said, Code):
             return self._refuse(said, digest)
-        self._gate.note(secure_audit.said(asked, said))
+        self._gate.note(audit_entries.said(asked, said))
         return said
 
     def _take_up(self, state: SiteState) -> None:
@@ -181,7 +181,7 @@ class Site:
         return assemble(self.data, self.state.personal) if self.state.personal else None
 
     def _refuse(self, code: Code, digest: str | None) -> bytes:
-        self._gate.record_refusal(code, digest)
+        self._gate.note(audit_entries.refusal(code, digest))
         return wire.encode(Refusal(protocol=1, order_digest=digest, code=code), torch.zeros(0), self._key)
 
 

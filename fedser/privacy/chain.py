@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,19 @@ class Chain:
             raise LedgerError(f"The ledger {self._path} is behind what it held before, or another one.", _HINT)
         return records
 
-    def append(self, entry: Mapping[str, Any]) -> int:
-        """Write one record and its head through to the disk; call it inside :meth:`held`.
+    def append(self, entry: Mapping[str, Any], records: Sequence[Record]) -> int:
+        """Write one record and its head through to the disk.
+
+        Args:
+            entry: the record without its hashes.
+            records: what :meth:`read` gave before, inside the same :meth:`held`.
 
         Returns:
             The record's number, from 1.
 
         Raises:
-            LedgerError: see :meth:`read`.
             OutputError: it cannot be written; nothing may be released then.
         """
-        records = self.read()
         record = {**entry, "before": records[-1]["hash"] if records else START}
         record["hash"] = record_hash(record)
         if self._path is None:

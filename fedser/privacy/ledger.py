@@ -69,7 +69,8 @@ class Ledger:
             OutputError: it cannot be written; nothing may be released then.
         """
         with self._chain.held():
-            accountant = self._accountant()
+            records = self._records()
+            accountant = self._accountant(records)
             accountant.add(Charge(noise, rate, steps))
             if not accountant.fits(self._epsilon, self._delta):
                 raise BudgetError(
@@ -87,7 +88,8 @@ class Ledger:
                     "round": round,
                     "attempt": attempt,
                     "fingerprint": fingerprint,
-                }
+                },
+                records,
             )
 
     def spent(self) -> float:
@@ -97,7 +99,7 @@ class Ledger:
             LedgerError: see above.
         """
         with self._chain.held():
-            accountant = self._accountant()
+            accountant = self._accountant(self._records())
         return accountant.epsilon(self._delta)
 
     def left(self) -> float:
@@ -114,8 +116,8 @@ class Ledger:
         """The privacy unit that it keeps the budget of."""
         return self._unit
 
-    def _accountant(self) -> Accountant:
-        own = (record for record in self._records() if record["unit"] == self._unit)
+    def _accountant(self, records: Sequence[Record]) -> Accountant:
+        own = (record for record in records if record["unit"] == self._unit)
         charges = [Charge(record["noise"], record["rate"], record["steps"]) for record in own]
         return Accountant(discrete=self._unit == "site", charges=charges)
 

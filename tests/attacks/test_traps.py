@@ -9,7 +9,7 @@ from torch import nn
 
 from fedser.attacks.traps import GAIN, Moments, Trap, few_units, layer_inputs, recovered, whole_layer
 from fedser.compute import generator
-from fedser.federation.gate import NORM_FLOOR
+from fedser.federation.admission import NORM_FLOOR
 
 
 def test_one_step_through_batch_normalisation_gives_the_input_back(small: Any) -> None:

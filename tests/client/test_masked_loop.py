@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedser_client.data import SiteData
 
 from fedser.bundle.keys import SigningKey
-from fedser.federation import secure_audit, wire
+from fedser.federation import audit_entries, wire
 from fedser.federation.policy import Policy
 from fedser.federation.provider import Provider
 from fedser.federation.secure_schema import MaskedUpdate
@@ -23,7 +23,7 @@ from fedser.federation.stages import apply_update, together
 from tests.client.test_loop import KilledError, Post, World, data, once_at, same  # noqa: F401 - a fixture
 
 PEERS = ("site-2", "site-3")
-ROUND = [*secure_audit.EVENTS[:2], "update", *secure_audit.EVENTS[2:]]
+ROUND = [*audit_entries.MASKING[:2], "update", *audit_entries.MASKING[2:]]
 
 
 @dataclass

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import chi2
 
 from fedser.errors import OutputError, QuorumError
-from fedser.federation import secure_audit, wire
+from fedser.federation import audit_entries, wire
 from fedser.federation.aggregation import AggregationSettings, server_stages
 from fedser.federation.audit import AuditLog
 from fedser.federation.layout import elements
@@ -184,7 +184,7 @@ def test_the_audit_log_holds_each_message_before_it_leaves() -> None:
     node = node_of(sites, transport)
     node.run(Lab.start(node.plan))
     events = [record["event"] for record in log.records]
-    one = [secure_audit.KEYS, secure_audit.SHARES, "update", secure_audit.CONSENT, secure_audit.UNMASK]
+    one = [audit_entries.KEYS, audit_entries.SHARES, "update", audit_entries.CONSENT, audit_entries.UNMASK]
     assert events == [*one, *one, "finished"]
     assert [record["bytes"] for record in log.records] == [len(r) for site, r in transport.replies if site == "site-1"]
     update = next(record for record in log.records if record["event"] == "update")
@@ -198,7 +198,7 @@ def test_nothing_leaves_that_the_audit_log_does_not_hold() -> None:
                 raise OutputError("The disk is full.", "Free some space.")
             return super().append(entry)
 
-    for which in (*secure_audit.EVENTS, "update"):
+    for which in (*audit_entries.MASKING, "update"):
         log = Full()
         log.which = which  # type: ignore[attr-defined]
         sites = {**Lab.sites(3), "site-1": Lab.site(1, audit=log)}

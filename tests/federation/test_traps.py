@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedser.federation import wire
+from fedser.federation.admission import NORM_FLOOR
 from fedser.federation.audit import AuditLog
-from fedser.federation.gate import NORM_FLOOR
 from fedser.federation.layout import layout_of, pack, raw_bytes, tensor_digest
 from fedser.federation.policy import Policy
 from fedser.federation.schema import Code, Order, Refusal, Update
