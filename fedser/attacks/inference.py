@@ -9,7 +9,7 @@ penalty and, where there is noise, whether to train with or without it, on shado
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -88,21 +88,10 @@ def infer(
     groups = [draw.group for draw in shadow] + [-1] * len(test)
     labels = torch.tensor([draw.label for draw in shadow])
     truth = torch.tensor([draw.label for draw in test])
-    quiet = replace(attack, defence=clean) if attack.defence.policy.privacy.on else None
     views, found = Views(attack.plan), []
-    train = [list(range(len(shadow)))]
-    offset = len(crowd)
-    if quiet is not None:
-        train = [list(range(offset, offset + len(shadow))), *train]
-    told = list(range(len(shadow), len(crowd)))
+    train, told = attack.training(len(shadow), len(crowd)), list(range(len(shadow), len(crowd)))
     rng = np.random.default_rng([attack.settings.seed, 29])
-    silent = quiet.listen(crowd[: len(shadow)], groups[: len(shadow)], rng) if quiet is not None else None
-    for heard in attack.listen(crowd, groups, rng):
-        if silent is not None:
-            beside = next(silent)
-            heard = heard._replace(
-                flats=torch.cat([heard.flats, beside.flats]), figures=torch.cat([heard.figures, beside.figures])
-            )
+    for heard in attack.overhear(clean, crowd, groups, len(shadow), rng):
         views.add(heard)
         if heard.round not in moments:
             continue

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -68,24 +67,15 @@ def infer(attack: Attack, clean: Defence, people: People, pool: Rows) -> dict[st
     unit = attack.defence.policy.privacy.unit
     crowd = [attack.source.site(people, pool[row.numpy()], unit) for row in member]
     groups = [0] * own.shadow + [1] * own.test
-    private = attack.defence.policy.privacy.on
-    quiet = replace(attack, defence=clean).listen(crowd[: own.shadow], groups[: own.shadow], rng) if private else None
     views, confidence = Views(attack.plan), torch.zeros(0)
     whole = attack.source.site(people, pool, unit).x
-    for heard, joint in zip(attack.listen(crowd, groups, rng), attack.joint, strict=True):
-        if heard.round == attack.rounds:
-            confidence = confidences(attack.source, joint, heard.flats, attack.plan.layout, whole)
-        if quiet is not None:
-            beside = next(quiet)
-            heard = heard._replace(
-                flats=torch.cat([heard.flats, beside.flats]), figures=torch.cat([heard.figures, beside.figures])
-            )
+    for heard in attack.overhear(clean, crowd, groups, own.shadow, rng):
         views.add(heard)
+        if heard.round == attack.rounds:
+            flats, joint = heard.flats[: len(crowd)], attack.joint[-1]
+            confidence = confidences(attack.source, joint, flats, attack.plan.layout, whole)
     known, truth = member[: own.shadow], member[own.shadow :]
-    train = [list(range(own.shadow))]
-    if private:
-        train.append(list(range(len(crowd), len(crowd) + own.shadow)))
-    mine, theirs = _alignment(views, known, train, own.shadow, len(crowd))
+    mine, theirs = _alignment(views, known, attack.training(own.shadow, len(crowd)), own.shadow, len(crowd))
     return {
         "alignment": (likelihood_ratio(mine, known, theirs), truth),
         "confidence": (likelihood_ratio(confidence[: own.shadow], known, confidence[own.shadow :]), truth),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -137,6 +137,30 @@ class Attack:
             flats, figures, refused = replies(sites, self.orders(number, len(sites), flat), flat)
             self.refusals.update(code.name for code in refused)
             yield Heard(number, sums(flats, self.defence.cohort, groups, rng), figures)
+
+    def overhear(
+        self, clean: Defence, crowd: Sequence[LocalData], groups: Sequence[int], shadow: int, rng: np.random.Generator
+    ) -> Iterator[Heard]:
+        """As :meth:`listen`; where the policy has noise, the first sites' rows without it stand behind all others.
+
+        Args:
+            clean: the same defence without its noise, for the attacker's own sites.
+            crowd, groups, rng: see there.
+            shadow: how many of the sites are the attacker's, the first ones.
+        """
+        loud = self.listen(crowd, groups, rng)
+        if not self.defence.policy.privacy.on:
+            yield from loud
+            return
+        quiet = replace(self, defence=clean).listen(crowd[:shadow], groups[:shadow], rng)
+        for heard, own in zip(loud, quiet, strict=True):
+            both = torch.cat([heard.flats, own.flats]), torch.cat([heard.figures, own.figures])
+            yield Heard(heard.round, *both)
+
+    def training(self, shadow: int, total: int) -> list[list[int]]:
+        """Row numbers of the attacker's own sites in what he overhears: without noise where there is any, then with."""
+        rows = [list(range(shadow))]
+        return [list(range(total, total + shadow)), *rows] if self.defence.policy.privacy.on else rows
 
 
 def flattened(joint: Tensor, layout: Layout, share: float) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,12 @@ from fedser.attacks import inference
 from fedser.attacks.people import People
 from fedser.attacks.sites import Defence, defended, undefended
 from fedser.attacks.study import Attack
+from fedser.config import load
 from fedser.federation.policy import Policy
+from fedser.privacy.accountant import noise_of
 from fedser.privacy.settings import PrivacySettings
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_sites_have_one_gender_and_folds_share_no_speaker(small: Any) -> None:
@@ -92,3 +99,17 @@ def test_updates_tell_which_known_speaker_is_at_a_site_and_noised_ones_do_not(sm
     bar = named(small, four, defended("private", Policy(utterances_min=1, privacy=private), small.keys))
     assert bar.role == "bar"
     assert bar.value < 0.78  # of 32 guesses 25 right by chance: less than once in a thousand million
+
+
+def test_the_page_says_what_the_private_policy_cannot_promise() -> None:
+    """An ideal attacker: every cut gradient is ±1 along one line, by gender, and noise and other sites are normal."""
+    privacy = load(Policy, ROOT / "configs" / "policy" / "private.yaml").privacy
+    speakers, steps, sites = 2, 2, privacy.masking.honest
+    signal = speakers * steps * privacy.rate
+    noise = noise_of(privacy) ** 2 * steps * sites  # of all sites of a round
+    coins = sites * speakers * steps * privacy.rate * (1 - privacy.rate)
+    others = (sites - 1) * signal**2  # women or men by chance
+    spread = math.sqrt(noise + coins + others)
+    reached = [NormalDist().cdf(signal * math.sqrt(rounds) / spread) for rounds in (1, 5, 20)]
+    told = "about {:.0%} after one round, {:.0%} after five and {:.0%} after twenty".format(*reached).replace("%", " %")
+    assert told in " ".join((ROOT / "docs" / "attacks.md").read_text(encoding="utf-8").split())
