@@ -82,8 +82,8 @@ def one_run_lower_bound(
 ) -> float:
     """What ε is at least, with ``confidence``, given scores of all canaries of one run, each in or out by a fair coin.
 
-    The attacker guesses at the highest scores (in) and the lowest ones (out), at several shares of all canaries, and
-    abstains from the rest; the confidence is divided among the shares.
+    The attacker guesses at the highest scores (in) and the lowest ones (out), or at the highest alone, at several
+    shares of all canaries, and abstains from the rest; the confidence is divided among these ways of guessing.
 
     Args:
         scores: [M]; higher means that the attacker finds the canary likelier to be in.
@@ -94,12 +94,13 @@ def one_run_lower_bound(
     values, truth = _scores(scores), np.asarray(included, dtype=np.bool_)
     order = np.argsort(values, kind="stable")
     found = 0.0
+    allowed = (1 - confidence) / (2 * len(_SHARES))
     for share in _SHARES:
         each = int(len(values) * share / 2)
         if each:
-            correct = int((~truth[order[:each]]).sum() + truth[order[-each:]].sum())
-            allowed = (1 - confidence) / len(_SHARES)
-            found = max(found, _largest_refuted(correct, 2 * each, len(values), delta, allowed))
+            put_in, left_out = int(truth[order[-each:]].sum()), int((~truth[order[:each]]).sum())
+            for correct, guesses in ((put_in, each), (put_in + left_out, 2 * each)):
+                found = max(found, _largest_refuted(correct, guesses, len(values), delta, allowed))
     return found
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from fedser.privacy.accountant import noise_for
@@ -26,11 +27,31 @@ def benchmark_module() -> ModuleType:
     return module
 
 
-def test_the_claim_stays_above_what_canaries_show(benchmark_module: ModuleType) -> None:
-    noise = noise_for(1.0, benchmark_module.DELTA, 1.0, 2)
-    assert benchmark_module.audit(200, 2, 1.0, noise, **SURE) <= 1.0
+@pytest.mark.parametrize("unit", ["speaker", "utterance"])
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_the_claim_stays_above_what_canaries_show(benchmark_module: ModuleType, unit: str, rate: float) -> None:
+    noise = noise_for(1.0, benchmark_module.DELTA, rate, 2)
+    assert benchmark_module.audit(200, 2, rate, noise, "ecan", unit, **SURE) <= 1.0
 
 
-@pytest.mark.parametrize("method", ["ecan", "aad"])
-def test_steps_without_noise_are_found_out(benchmark_module: ModuleType, method: str) -> None:
-    assert benchmark_module.audit(200, 2, 1.0, 0.0, method, **SURE) > 1.0
+@pytest.mark.parametrize("unit", ["speaker", "utterance"])
+@pytest.mark.parametrize(
+    ("method", "rate", "steps"), [("ecan", 1.0, 2), ("aad", 1.0, 2), ("ecan", 0.25, 12), ("aad", 0.25, 12)]
+)
+def test_steps_without_noise_are_found_out(
+    benchmark_module: ModuleType, unit: str, method: str, rate: float, steps: int
+) -> None:
+    assert benchmark_module.audit(200, steps, rate, 0.0, method, unit, **SURE) > 1.0
+
+
+def test_a_steps_evidence_is_the_mixtures_over_who_was_drawn(benchmark_module: ModuleType) -> None:
+    """Against the densities themselves: canaries along different axes, so that none disturbs another."""
+    rate, std, lengths = 0.25, 0.7, np.array([1.0, 0.5, 0.2])
+    summed = np.array([0.9, -0.3, 0.4, 5.0])
+    found = benchmark_module.evidence(np.diag(lengths) @ np.eye(3, 4), summed, std, rate)
+
+    def density(around: np.ndarray) -> np.ndarray:
+        return np.exp(-((summed[:3] - around) ** 2) / (2 * std**2))
+
+    wanted = np.log((1 - rate) + rate * density(lengths) / density(np.zeros(3)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
