@@ -22,6 +22,10 @@ from fedser.privacy.group_layers import gradients_of_layer
 #: Methods whose loss needs the utterances of its batch and their bank alone, so that a group can be a whole site.
 GROUPWISE: tuple[type[Gradient], ...] = (Ecan, Aad)
 
+#: Rows that the model sees at least: a product with very few is computed by another order of sums, and what becomes of
+#: one group's utterances must not tell, even by a rounding, how many others are there.
+LEAST = 16
+
 Gradients = dict[str, Tensor]
 
 
@@ -71,7 +75,7 @@ def gradients_of(
     def compute(x: Tensor, progress: float) -> Gradients:
         groups, further = x.shape[:2], x.requires_grad
         with _seen(model, owners) as seen:
-            b = model.embed(x.flatten(0, 1))
+            b = model.embed(_filled(x.flatten(0, 1)))
             logits = model.classify(b)
         total = losses(_parted(b, groups), _parted(logits, groups), progress).sum()
         outputs = [output for _, output in seen.values()]
@@ -87,9 +91,15 @@ def gradients_of(
     return compute
 
 
+def _filled(rows: Tensor) -> Tensor:
+    """At least so many rows, those that are missing as zeros, of which no loss knows."""
+    missing = LEAST - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
+
+
 def _parted(rows: Tensor, groups: torch.Size) -> Tensor:
-    """[G · S, \\*shape] as [G, S, \\*shape]."""
-    return rows.reshape(*groups, *rows.shape[1:])
+    """[G · S or more, \\*shape] as [G, S, \\*shape]."""
+    return rows[: groups.numel()].reshape(*groups, *rows.shape[1:])
 
 
 @contextmanager

@@ -159,11 +159,14 @@ def test_so_they_are_behind_every_encoder(encoder: Any, norm: Any) -> None:
             torch.testing.assert_close(at_once[each][group], gradient, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [2, 3, 9, 20])
 @pytest.mark.parametrize("name", ["ecan", "aad"])
-def test_a_groups_gradient_is_bit_for_bit_the_same_whichever_others_are_there(name: str) -> None:
-    network, method = model(), make(name)
+def test_a_groups_gradient_is_bit_for_bit_the_same_whichever_others_are_there(name: str, size: int) -> None:
+    network, method = EmotionClassifier(ModelSettings(), (FEATURES,), CLASSES), make(name)
+    initialise(network, generator("bit for bit"))
+    network.eval()
     assert isinstance(method, Gradient)
-    x = torch.stack([features(9, seed) for seed in range(40)])
+    x = torch.stack([features(size, seed) for seed in range(40)])
     gradients = gradients_of(network, method, tuple(network.adaptable()))
     whole = gradients(x, 0.0)
     for some in (slice(1, 40), slice(7, 20), slice(39, 40)):
