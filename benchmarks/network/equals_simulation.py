@@ -5,7 +5,9 @@ ECAN from the packaged EMO-DB bundle, three sites of two EMOVO speakers each, 10
 ``fedser.evaluate.federate`` in this process: same names, settings, seed. Ends with 1 when the joint tensors or a
 site's personal model differ by more than 1e-6::
 
-    python benchmarks/network/equals_simulation.py --out out/equals [--corpora DIR] [--rounds 10] [--quick]
+    python benchmarks/network/equals_simulation.py --out out/equals [--corpora DIR] [--rounds 10] [--student] [--quick]
+
+``--student`` has the joint network learn from each site's own one, which the method ``fedser`` adapts.
 """
 
 from __future__ import annotations
@@ -48,17 +50,26 @@ def main() -> int:
         ("--corpora", {"type": Path, "default": os.environ.get("FEDSER_CORPORA"), "help": "folder with emovo"}),
         ("--rounds", {"type": int, "default": 10}),
         ("--seed", {"type": int, "default": 0}),
+        ("--student", {"action": "store_true", "help": "share a student"}),
     )
     if given.corpora is None:
         raise SystemExit("Name the folder of the corpora with --corpora or FEDSER_CORPORA.")
     torch.set_num_threads(1)
     rounds, limit = (3, 24) if given.quick else (given.rounds, None)
     settings = [f"rounds={rounds}", f"seed={given.seed}", *(["utterances=64"] if given.quick else [])]
+    if given.student:
+        settings += [
+            "method.name=fedser",
+            "schedule={steps: 60, learning_rate: 0.02}",
+            "student.steps=60",
+            "personal=0.1",
+        ]
     sites = emovo_sites(given.corpora, given.out, PAIRS, limit)
     results = Results(given.out, {"settings": settings, "limit": limit})
     found = results.part("equals", lambda: compare(given.out, sites, settings))
     rows = [(name, found["same"][name], found["difference"][name]) for name in found["difference"]]
-    say(f"ECAN, {rounds} rounds, {found['steps']} local steps, sites of {found['utterances']} utterances")
+    what = "a student of fedser" if given.student else "ECAN"
+    say(f"{what}, {rounds} rounds, {found['steps']} local steps, sites of {found['utterances']} utterances")
     say(f"{found['network_seconds']:.1f} s over the network, {found['simulation_seconds']:.1f} s in one process")
     table(("tensors", "bit-identical", "max |difference|"), rows)
     worst = max(found["difference"].values())
@@ -107,7 +118,7 @@ def simulate(
         model,
         adapt.make(settings.method.name, settings.method.options),
         planned.schedule,
-        RoundSettings(aggregation=settings.aggregation, encoding=settings.encoding),
+        RoundSettings(aggregation=settings.aggregation, encoding=settings.encoding, student=settings.student),
         Policy(),
         study=STUDY,
         rounds=planned.rounds,
