@@ -32,5 +32,5 @@ def test_a_policys_row_names_what_was_tried(benchmark_module: ModuleType) -> Non
     from fedser.federation.policy import Policy
 
     policy = load(Policy, FOLDER.parents[1] / "configs" / "policy" / "private.yaml")
-    assert benchmark_module.named(policy) == "policy, ε = 8, groups: 500"
+    assert benchmark_module.named(policy) == "policy, ε = 8, groups: 250"
     assert policy.privacy.masking.honest == 12
