@@ -58,7 +58,8 @@ def test_a_federated_benchmark(speech: Path, second: Path, tmp_path: Path) -> No
             *QUICK,
             "schedule.steps=10",
             "federation.rounds=2",
+            "federation.student.steps=20",
         ),
         *("--out", tmp_path),
     )
-    assert set(told["uar"]) == {f"functionals/auto/aad/speaker2/{name}" for name in ("source", "personal")}
+    assert set(told["uar"]) == {f"functionals/auto/fedser/speaker2/{name}" for name in ("source", "personal")}
