@@ -166,7 +166,9 @@ class Seed:
         settle(student, x)
         total = own.steps * steps // self.steps
         work = own.model_copy(update={"steps": total}).work(0, total)
-        learn(student, teacher, x, work, self.method, seed=seed, class_mask=mask)  # type: ignore[arg-type]
+        travelling = self.settings.policy.may_leave(student.adaptable(), student.first_layer())
+        kept = frozenset(student.adaptable()) - travelling
+        learn(student, teacher, x, work, self.method, seed=seed, class_mask=mask, frozen=kept)  # type: ignore[arg-type]
         return student
 
     def _federation(

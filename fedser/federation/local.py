@@ -71,7 +71,8 @@ def _taught(
         kept = {name: tensor.detach().cpu().clone() for name, tensor in own.state_dict().items()}
         work = replace(work, state=replace(work.state, teacher=kept))
     teacher = assemble(data, work.state.teacher)
-    mask, keep = data.class_mask, work.keep
+    mask, travelling = data.class_mask, {name for name, _ in order.layout}
+    keep = work.keep | (set(student.adaptable()) - travelling)  # first layers that differ have no mean behind them
     return work, [learn(student, teacher, data.x, steps, method, seed=order.seed, class_mask=mask, frozen=keep)]
 
 

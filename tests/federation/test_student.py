@@ -65,11 +65,14 @@ def test_the_update_is_what_the_joint_network_learnt_from_the_sites_own_one(lab:
     settle(joint, x)
     before = {name: tensor.clone() for name, tensor in joint.named_parameters()}
     assert order.student is not None
-    learn(joint, own, x, order.student, make(plan.method), seed=site_seed(0, "site-1"))
+    first = frozenset(joint.first_layer())  # it does not travel, and so it does not change
+    learn(joint, own, x, order.student, make(plan.method), seed=site_seed(0, "site-1"), frozen=first)
     for name, change in unpack(update, plan.layout).items():
         assert torch.allclose(change, joint.state_dict()[name] - before[name], atol=1e-7)
     assert float(update.norm()) > 0
+    assert all(torch.equal(site.state.own[name], before[name]) for name in first)
     kept = site.state.teacher
+    assert any(not torch.equal(kept[name], before[name]) for name in first)
     assert all(torch.equal(kept[name], tensor) for name, tensor in own.state_dict().items())
     assert not any("head" in name for name in unpack(update, plan.layout))
 
