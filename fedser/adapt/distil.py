@@ -135,7 +135,7 @@ def follow(
     path = (seed, start) if start else (seed,)
     noise = generator("dine", "noise", *path)
     shares = np.random.default_rng(generator("dine", "mixup", *path).initial_seed())
-    total = 0.0
+    total = torch.zeros((), device=x.device)
     with seeded_dropout(x.device, "dine", "dropout", *path):
         student.train()
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
@@ -157,11 +157,11 @@ def follow(
             sgd.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             sgd.step()
-            total += float(loss.detach())
+            total += loss.detach()  # read once, at the end: no step waits for the device
     if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
         raise ConfigError("The adaptation diverged: weights became infinite.", "Lower the learning rate.")
     student.requires_grad_(True).eval()
-    return total / max(1, steps)
+    return float(total) / max(1, steps)
 
 
 def top_and_spread(p: Tensor, class_mask: Tensor | None = None) -> Tensor:

@@ -104,7 +104,7 @@ def adapt(
         source = _with_peer(bank.scores.clone(), linear, x, class_mask)
         model.train()
         for step, rows in enumerate(batches(len(x), schedule, seed, start, steps), start):
-            # 2. Once an epoch, methods with pseudo-labels make them from a full pass.
+            # 2. Once an epoch, and at most every third step, methods with pseudo-labels make them from a full pass.
             if method.refreshes and (step % max(per_epoch, RENEWED) == 0 or step == start):
                 targets = method.refresh(x, *outputs(model, x, class_mask), source)
 

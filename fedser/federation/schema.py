@@ -47,6 +47,11 @@ def _unique(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[tuple[str,
     return layout
 
 
+def _within(start: int, steps: int, total: int) -> None:
+    if start + steps > total:
+        raise ValueError("the steps end after the schedule")
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Work:
     """How much a site trains: local steps ``start`` to ``start + steps`` of a schedule of ``total`` steps.
@@ -67,8 +72,7 @@ class Work:
 
     @model_validator(mode="after")
     def _inside(self) -> Work:
-        if self.start + self.steps > self.total:
-            raise ValueError("the steps end after the schedule")
+        _within(self.start, self.steps, self.total)
         return self
 
 
@@ -105,8 +109,7 @@ class StudentWork:
 
     @model_validator(mode="after")
     def _inside(self) -> StudentWork:
-        if self.start + self.steps > self.total:
-            raise ValueError("the steps end after the schedule")
+        _within(self.start, self.steps, self.total)
         return self
 
 
