@@ -1,7 +1,7 @@
 """Encoders: features of an utterance to one vector; their table, and the two for log-mel.
 
-The classes hold plain ``torch.nn`` layers only, so that their parameters have short, stable names and every
-tool for per-sample gradients knows the layers.
+The classes hold plain ``torch.nn`` layers, and a dropout that equals torch's, so that their parameters have short,
+stable names and every tool for per-sample gradients knows the layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedser.errors import ConfigError
+from fedser.models.dropout import Dropout
 from fedser.models.layer_mix import PooledEncoder
 from fedser.models.mlp import MlpEncoder
 from fedser.models.norms import NormKind, map_norm
@@ -41,7 +42,7 @@ class VggEncoder(nn.Module):
             channels = factor * settings.width
             self.layers.append(map_norm(settings.norm, channels))
             self.layers.append(nn.ReLU())
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.outputs = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class ResidualEncoder(nn.Module):
         self.blocks = nn.Sequential()
         for place, (before, after) in enumerate(pairwise(widths)):
             self.blocks.append(ResidualBlock(before, after, 1 if place == 0 else 2, settings.norm))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.outputs = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:

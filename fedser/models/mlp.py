@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fedser.models.dropout import Dropout
 from fedser.models.norms import vector_norm
 from fedser.models.settings import ModelSettings
 
@@ -21,7 +22,7 @@ class MlpEncoder(nn.Module):
             self.layers.append(nn.Linear(before, after))
             self.layers.append(vector_norm(settings.norm, after))
             self.layers.append(nn.ReLU())
-            self.layers.append(nn.Dropout(settings.dropout))
+            self.layers.append(Dropout(settings.dropout))
         self.outputs = settings.hidden
 
     def forward(self, x: Tensor) -> Tensor:

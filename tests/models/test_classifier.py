@@ -18,6 +18,7 @@ from fedser.models import (
     WeightNormalisedLinear,
     initialise,
 )
+from fedser.models.dropout import Dropout
 
 CLASSES = ("anger", "fear", "sadness")
 SMALL = {"hidden": 16, "bottleneck": 8, "width": 4}
@@ -70,7 +71,7 @@ def test_vgg11_has_eight_convolutions_of_the_papers_widths():
 def test_mlp_matches_its_description():
     net = model(depth=2)
     kinds = [type(layer) for layer in net.encoder.layers]
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout] * 2
+    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, Dropout] * 2
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "vgg11", "resnet"])

@@ -11,7 +11,7 @@ from fedser.errors import ConfigError, TooLittleDataError, UsageError
 from fedser.models import ModelSettings
 from fedser.train import TrainSettings, train_model
 from fedser.transfer import REFERENCES, make, options_of, transfer
-from fedser.transfer.emodna import mean_discrepancy
+from fedser.transfer.emodna import class_alignment, mean_discrepancy
 from fedser.transfer.loop import _rows
 
 from .conftest import CLASSES, MODEL, RECIPE, Problem
@@ -88,12 +88,24 @@ def test_source_only_is_trained_here_where_the_caller_has_none(problem):
     [
         ("coral", "weight", "correlation"),
         ("didan", "weight", "reconstruction"),
-        ("emodna", "class_level", "class_level"),
     ],
 )
 def test_what_it_minimises_becomes_smaller(name, weight, part, problem):
     ends = [run(name, problem, options={weight: value}).history[-1][part] / value for value in (1e-3, 10.0)]
     assert ends[1] < 0.9 * ends[0]
+
+
+def test_class_level_alignment_draws_the_target_to_the_sources_class_centres(problem):
+    def away(weight: float) -> float:
+        """Of all utterances: the loss itself sees those that are confident, others with each weight."""
+        options = {"decoupling": 0, "class_level": weight, "corpus_level": 0}
+        model = run("emodna", problem, options=options).model
+        with torch.no_grad():
+            source, target = (functional.normalize(model.embed(x), dim=1) for x in (problem.x, problem.target_x))
+            labels = model(problem.target_x).argmax(dim=1)
+            return float(class_alignment(source, problem.y, target, labels, 0.3))
+
+    assert away(1.0) < 0.9 * away(0.0)
 
 
 def test_an_adversary_brings_the_corpora_together(problem):

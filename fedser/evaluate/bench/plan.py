@@ -94,11 +94,13 @@ def plan(settings: BenchSettings, pairs: Sequence[Pair], data: Mapping[str, Spee
             notes[f"{pair.source} → {pair.target}: {error}"] = None
             continue
         groups.setdefault((pair.sources, classes), []).append(pair.target)
+    # The longest job first within each seed: no process waits long for the last one.
+    longest = sorted(groups.items(), key=lambda group: -sum(len(data[target]) for target in group[1]))
     jobs = []
     for seed in settings.seeds:
         for features in settings.features:
             for normalisation in settings.normalisation:
-                for (sources, classes), targets in groups.items():
+                for (sources, classes), targets in longest:
                     whole = Job(sources, classes, features, normalisation, seed, ())
                     cells = [
                         cell
