@@ -17,17 +17,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fedser.errors import ConfigError
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """Accept ``a,b,c`` from the command line beside a YAML list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _seeds(value: object) -> object:
     """Accept a number of seeds (0 … n-1) beside a list of seeds."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else _listed(value)
+    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else listed(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed), Field(min_length=1)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)]
 
 

@@ -68,11 +68,12 @@ class Seed:
     steps: int
     seed: int
     result: SeedResult
+    made: dict[str, list[nn.Module]] = field(default_factory=dict)
 
     def run(self) -> SeedResult:
         """Compute all contenders that the settings name."""
         for name in self.settings.contenders:
-            models = getattr(self, f"_{name}")()
+            models = self.made[name] = getattr(self, f"_{name}")()
             self.result.probabilities[name] = self._join(models)
             if name in DRAWN and self.seed == self.settings.seeds[0]:
                 self.result.embedded[name] = self._embed(models)
@@ -104,7 +105,11 @@ class Seed:
     def _personal(self) -> list[nn.Module]:
         own = self.settings.federation
         last = round(own.personal * own.student.shared(self.steps))
-        return self._federation("personal", self.sites, own.personal_rounds or own.rounds, last)[0]
+        rounds = own.personal_rounds or own.rounds
+        if "federated" in self.made and not last and rounds == own.rounds:  # no step is kept for the end: the same run
+            self.result.curves["personal"] = self.result.curves["federated"]
+            return self.made["federated"]
+        return self._federation("personal", self.sites, rounds, last)[0]
 
     def _newcomer(self) -> list[nn.Module]:
         """Each site in turn stays out; what the others made meets it with settled statistics and no training."""

@@ -126,6 +126,11 @@ def spread(mean: Any, std: Any, seeds: int) -> str:  # noqa: ANN401
     return percent(mean) + (f" ± {percent(std)}" if seeds > 1 and is_number(mean) and is_number(std) else "")
 
 
+def number_of(count: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def signed(value: float) -> str:
     """A difference with its sign, one digit after the point."""
     return f"{value:+.1f}".replace("-", "−")

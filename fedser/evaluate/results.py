@@ -18,6 +18,7 @@ import torch
 from fedser.evaluate import metrics
 from fedser.evaluate.contenders import SeedResult
 from fedser.evaluate.embedding import embeddings
+from fedser.evaluate.pages import number_of
 from fedser.evaluate.simulation_settings import SimulationSettings
 from fedser.evaluate.world import World, labels_of
 from fedser.files import write_text
@@ -174,7 +175,7 @@ def table(results: Mapping[str, Any]) -> str:
         cells = [_cell(entry, score) for score in ("uar", "war", "mean_site_uar", "worst_site_uar")]
         lines.append(f"{entry['label']:{width}}  " + "  ".join(f"{cell:>13}" for cell in cells))
     sizes = ", ".join(f"{site['name']} {site['utterances']}" for site in results["sites"])
-    lines += ["", f"{len(results['seeds'])} seeds, percent; utterances: {sizes}"]
+    lines += ["", f"{number_of(len(results['seeds']), 'seed')}, percent; utterances: {sizes}"]
     if results["refusals"]:
         lines.append(f"{len(results['refusals'])} orders were refused; results.json says by whom and why")
     return "\n".join(lines)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedser.adapt import Schedule
 from fedser.audio.features import FeatureSettings
 from fedser.audio.normalise import NormalisationSettings
-from fedser.config import Seeds, Settings
+from fedser.config import Seeds, Settings, listed
 from fedser.evaluate.partition import PartitionSettings
 from fedser.federation.aggregation import AggregationSettings
 from fedser.federation.peer import PeerSettings
@@ -144,5 +144,5 @@ class SimulationSettings(Settings):
     policy: Policy = Policy()
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     unknown_emotions: Literal["leave_out", "adapt"] = "leave_out"
-    contenders: tuple[Contender, ...] = Field(default=CONTENDERS, min_length=1)
+    contenders: Annotated[tuple[Contender, ...], BeforeValidator(listed)] = Field(default=CONTENDERS, min_length=1)
     seeds: Seeds = (0, 1, 2, 3, 4)

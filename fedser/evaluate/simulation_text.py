@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedser.evaluate.pages import is_number, percent, signed
+from fedser.evaluate.pages import is_number, number_of, percent, signed
 
 Results = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def lead(results: Results, settings: Results) -> list[str]:
         model = "A model trained on " + name.replace("+", " and ")
     lines = [
         f"{model} meets {len(sites)} sites with {utterances} unlabelled utterances in all. "
-        f"Figures are unweighted average recall (UAR) in percent, means over {count_seeds(results)} seeds."
+        f"Figures are unweighted average recall (UAR) in percent, means over {number_of(count_seeds(results), 'seed')}."
     ]
     before, after = mean(settings, "source"), mean(settings, "federated")
     if is_number(before) and is_number(after):

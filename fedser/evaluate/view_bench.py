@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedser.evaluate.pages import Block, Listing, Page, Section, Table, about
+from fedser.evaluate.pages import Block, Listing, Page, Section, Table, about, number_of
 
 Row = Mapping[str, str]
 
@@ -34,7 +34,10 @@ def view(results: Mapping[str, Any], rows: Sequence[Row]) -> Page:
     return Page(
         title="Benchmark",
         kind="fedser bench",
-        lead=[f"{len(methods)} methods on {len(pairs)} pairs of corpora, {len(seeds)} seeds; {len(rows)} cells."],
+        lead=[
+            f"{number_of(len(methods), 'method')} on {number_of(len(pairs), 'pair')} of corpora, "
+            f"{number_of(len(seeds), 'seed')}; {number_of(len(rows), 'cell')}."
+        ],
         sections=[
             *sections,
             Section("What these figures mean, and what they do not", blocks=[Listing(cautions)]),

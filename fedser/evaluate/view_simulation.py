@@ -19,6 +19,7 @@ from fedser.evaluate.pages import (
     about,
     confusion_matrix,
     is_number,
+    number_of,
     percent,
     spread,
 )
@@ -104,7 +105,8 @@ def _overview(results: Results, settings: Results) -> Section | None:
     )
     alt = "Bars of UAR in percent: " + ", ".join(f"{SHORT.get(n, n)} {percent(mean(settings, n))}" for n in shown)
     table = Table(
-        f"Percent, mean{' ± standard deviation' if count > 1 else ''} over {count} seeds; best attainable in bold",
+        f"Percent, mean{' ± standard deviation' if count > 1 else ''} over {number_of(count, 'seed')}; "
+        "best attainable in bold",
         ("", *_SCORES.values()),
         rows,
         "UAR joins all sites' answers before it counts. ECE is the calibration error: lower is better.",

@@ -124,6 +124,17 @@ def test_tables_agree_with_the_json(finished: tuple[dict[str, Any], Path]) -> No
     assert by_hand == pytest.approx(results["settings"]["alone"]["seeds"][1]["uar"])
 
 
+def test_without_last_steps_the_personal_models_are_the_federations(corpora: dict[str, Path], tmp_path: Path) -> None:
+    def ran(contenders: str) -> dict[str, Any]:
+        given = settings_for(corpora, federation={"rounds": 2, "personal": 0.0}, contenders=contenders, seeds=[0])
+        return run(given, tmp_path / contenders, command="fedser simulate …")
+
+    both, apart = ran("federated,personal"), ran("personal")
+    federated, personal = (both["settings"][name]["seeds"] for name in ("federated", "personal"))
+    assert personal == federated == apart["settings"]["personal"]["seeds"]
+    assert both["curves"]["personal"] == apart["curves"]["personal"]
+
+
 def test_the_number_of_jobs_does_not_matter(
     corpora: dict[str, Path], finished: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
