@@ -130,7 +130,7 @@ def table(found: dict[str, list[float]]) -> str:
     lines = ["| setting | UAR | gain kept |", "|---|---|---|"]
     for name, values in found.items():
         mean, spread = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-        kept = f"{100 * (mean - low) / (high - low):.0f} %" if abs(high - low) > 0.5 else "no gain to keep"
+        kept = f"{100 * (mean - low) / (high - low):.0f} %" if high - low > 0.5 else "no gain to keep"
         lines.append(f"| {name} | {mean:.1f} ± {spread:.1f} | {kept} |")
     return "\n".join(lines) + "\n"
 
