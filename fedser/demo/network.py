@@ -23,7 +23,7 @@ from typing import Any
 
 from fedser import console, files
 from fedser.demo.corpus import SITES, SOURCE, CorpusPlan
-from fedser.demo.demo import NOTE, SCHEDULE, claim, synthesise, train
+from fedser.demo.demo import JOINING, NOTE, SCHEDULE, claim, synthesise, train
 from fedser.errors import FederationError
 
 _PATIENCE = 600.0  # seconds for the whole study
@@ -74,7 +74,10 @@ def _study(work: _Processes, bundle: Path, speech: dict[str, Path], rounds: int,
     """What the README's commands do, typed by a program."""
     state = work.out / _STATE
     key = str(bundle.with_name("key.pub"))
-    options = [f"schedule.steps={SCHEDULE.steps}", f"schedule.learning_rate={SCHEDULE.learning_rate}", f"seed={seed}"]
+    options = [
+        *("method.name=fedser", f"schedule.steps={SCHEDULE.steps}", f"schedule.learning_rate={SCHEDULE.learning_rate}"),
+        *(f"student.steps={JOINING.student.steps}", f"personal={JOINING.personal:g}", f"seed={seed}"),
+    ]
     counts = ["--sites", str(len(speech)), "--rounds", str(rounds), "--port", "0", "--signer", key]
     work.start("server", "fedser_server", "start", *options, "--bundle", bundle, *counts, "--state", state)
     port = work.wait_for_port(state / "status.json")

@@ -27,6 +27,8 @@ def small(out: Path, seed: int = 0) -> dict[str, object]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "SCHEDULE", demo.SCHEDULE.model_copy(update={"steps": 10}))
+        student = demo.JOINING.student.model_copy(update={"steps": 10})
+        patch.setattr(demo, "JOINING", demo.JOINING.model_copy(update={"student": student}))
         patch.setenv("FEDSER_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("demo") / "out"
         return out, small(out)
