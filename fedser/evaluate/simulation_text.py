@@ -29,6 +29,17 @@ MEANING = {
 }
 
 
+def meanings(results: Results) -> list[str]:
+    """What each setting of a run is, a sentence each; how the sites joined decides two of them."""
+    joining: Results = (results.get("config") or {}).get("federation") or {}
+    told = dict(MEANING)
+    if (joining.get("student") or {}).get("steps"):
+        told["federated"] = "each site adapts a network of its own, and all of them teach one joint model"
+    if joining.get("personal") == 0:
+        told["personal"] = "the same as federated, since this run keeps no step for the site alone"
+    return [f"{SHORT.get(name, name)}: {told[name]}." for name in results.get("settings") or {} if name in told]
+
+
 def count_seeds(results: Results) -> int:
     """How many seeds a run had."""
     return len(results.get("seeds") or [0])

@@ -23,7 +23,7 @@ from fedser.evaluate.pages import (
     percent,
     spread,
 )
-from fedser.evaluate.simulation_text import MEANING, SHORT, Results, cautions, count_seeds, lead, mean
+from fedser.evaluate.simulation_text import SHORT, Results, cautions, count_seeds, lead, mean, meanings
 
 _SCORES = {
     "uar": "UAR",
@@ -112,9 +112,8 @@ def _overview(results: Results, settings: Results) -> Section | None:
         "UAR joins all sites' answers before it counts. ECE is the calibration error: lower is better.",
         best=best,
     )
-    meanings = Listing([f"{SHORT.get(name, name)}: {MEANING[name]}." for name in names if name in MEANING])
     caption = "UAR of each setting; whiskers are one standard deviation over seeds."
-    return Section("Results", blocks=[Drawing("uar", Markup(drawing), alt, caption), table, meanings])  # noqa: S704
+    return Section("Results", blocks=[Drawing("uar", Markup(drawing), alt, caption), table, Listing(meanings(results))])  # noqa: S704
 
 
 def _recall(results: Results, settings: Results) -> Section | None:
