@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
@@ -45,10 +46,19 @@ def results(
             yield from (future.result() for future in (waiting if ordered else as_completed(waiting)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():  # leaving the block would wait for their jobs
-                worker.terminate()
-                worker.join()
+            _end_workers()  # leaving the block would wait for their jobs
             raise
+
+
+def _end_workers() -> None:
+    """End all workers and see them gone: where the pool's own thread reaps one, the end is known a little later."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+        worker.join()
+    for _ in range(500):
+        if not multiprocessing.active_children():
+            return
+        time.sleep(0.01)
 
 
 def _start_worker(start: Callable[[D], None], data: D) -> None:
